@@ -1,0 +1,10 @@
+/* What the proxy answers itself: requests that are not to be sent anywhere. */
+#ifndef ADIT_HTTP_LOCAL_H
+#define ADIT_HTTP_LOCAL_H
+
+#include "adit/http/request.h"
+
+/* An origin-form or asterisk-form request: health, or a short page that says what this is. Pure. */
+struct response local_answer(const struct request *r, bool draining);
+
+#endif

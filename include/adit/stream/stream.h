@@ -1,0 +1,121 @@
+/* A two-way byte stream as relay and http see it: TCP, TLS, later an HTTP/2 stream, and one in memory for tests.
+ * libevent's and OpenSSL's traps stay behind this interface.
+ *
+ * Writing: bytes go out at once while nothing is queued; what blocks is queued. Whoever writes looks at stream_queued and
+ * stops feeding (that is the back-pressure; nothing here refuses bytes). Reading: on while no pause bit is set.
+ * Callbacks come from the loop, never from inside a call of this interface. */
+#ifndef ADIT_STREAM_STREAM_H
+#define ADIT_STREAM_STREAM_H
+
+#include "adit/base/obj.h"
+#include "adit/base/slice.h"
+#include "adit/loop/loop.h"
+
+#include <sys/types.h>
+
+enum stream_io {
+	STREAM_IO_OK, /* *n > 0 bytes */
+	STREAM_IO_AGAIN, /* none now; on_readable will tell */
+	STREAM_IO_EOF, /* the peer finished writing; see stream_truncated */
+	STREAM_IO_ERROR, /* see stream_fault */
+};
+
+enum stream_fault {
+	STREAM_FAULT_NONE,
+	STREAM_FAULT_RESET, /* RST, or EPIPE */
+	STREAM_FAULT_TIMEOUT, /* the kernel gave up on the peer (keepalive, user timeout) */
+	STREAM_FAULT_PROTOCOL, /* TLS broken */
+	STREAM_FAULT_MEMORY,
+	STREAM_FAULT_OTHER,
+};
+
+/* Why reading is off: one bit per cause, reading is on when the mask is 0. */
+enum stream_pause {
+	STREAM_PAUSE_IDLE = 1, /* nobody wants bytes now (the state of a new stream) */
+	STREAM_PAUSE_PEER_FULL = 2, /* what was read has not left yet */
+	STREAM_PAUSE_EOF = 4, /* there is nothing more */
+};
+
+struct stream_handler {
+	void (*on_readable)(void *ctx); /* bytes, the end or a fault can be read; only while not paused */
+	void (*on_drained)(void *ctx); /* the queue became empty, and the FIN has left when stream_finish was called */
+	void (*on_fault)(void *ctx); /* writing failed while bytes were queued; see stream_fault */
+};
+
+enum stream_close {
+	STREAM_CLOSE_FLUSH, /* send what is queued, FIN (TLS: close_notify before it), discard input for a while, close */
+	STREAM_CLOSE_TRUNCATE, /* the same without close_notify: the peer is to see that this is no proper end */
+	STREAM_CLOSE_ABORT, /* drop everything; TCP RST */
+};
+
+struct stream;
+
+struct stream_ops {
+	enum stream_io (*read)(struct stream *s, void *buf, size_t size, size_t *n);
+	bool (*write)(struct stream *s, const void *data, size_t n);
+	size_t (*queued)(const struct stream *s);
+	void (*finish)(struct stream *s);
+	void (*watch)(struct stream *s, bool on); /* readiness events on or off */
+	bool (*pending)(const struct stream *s); /* bytes wait above the descriptor: no event will tell; may be NULL */
+	void (*secret)(struct stream *s, bool on); /* may be NULL */
+	void (*close)(struct stream *s, enum stream_close how); /* frees in the end, calling stream_closed */
+};
+
+/* Embedded as first member by implementations; users go through the functions below. */
+struct stream {
+	uint32_t magic;
+	const struct stream_ops *ops;
+	struct loop *loop;
+	const struct stream_handler *handler;
+	void *ctx;
+	unsigned pause; /* enum stream_pause bits */
+	enum stream_fault fault;
+	bool eof, truncated, finishing, closing;
+	char *unread; /* bytes given back by stream_unread */
+	size_t unread_n, unread_at;
+	struct loop_task wake; /* on_readable from the run queue */
+	loop_fn *closed;
+	void *closed_ctx;
+};
+
+/* For the owner of the moment; from one owner to the next (http -> relay) by another call. */
+void stream_attach(struct stream *s, const struct stream_handler *handler, void *ctx);
+
+/* Reads up to size bytes into buf. Reads are taken until AGAIN or until the caller has had enough: then stream_more. */
+enum stream_io stream_read(struct stream *s, void *buf, size_t size, size_t *n) ADIT_MUST_USE;
+/* The caller stops although bytes may be left: on_readable comes again, after others had their turn. */
+void stream_more(struct stream *s);
+/* Gives bytes back: they are what the next reads return. Only when nothing given back is left. False: out of memory. */
+bool stream_unread(struct stream *s, const void *data, size_t n) ADIT_MUST_USE;
+
+/* False: the stream is broken (stream_fault); nothing of it arrives in full then. */
+bool stream_write(struct stream *s, const void *data, size_t n) ADIT_MUST_USE;
+size_t stream_queued(const struct stream *s);
+/* No more writes: FIN after what is queued (TLS: close_notify, then FIN). Reading goes on. Idempotent. */
+void stream_finish(struct stream *s);
+
+void stream_pause(struct stream *s, unsigned bits);
+void stream_resume(struct stream *s, unsigned bits);
+
+/* Plaintext copies inside libraries are wiped while on (RFC-less care for credentials). */
+void stream_secret(struct stream *s, bool on);
+
+enum stream_fault stream_fault(const struct stream *s);
+/* The end came without the peer's proper good-bye (TLS: FIN without close_notify). */
+bool stream_truncated(const struct stream *s);
+
+/* Ends it, from anywhere, also inside a callback: no callback of the handler any more. Once only. The stream frees itself
+ * later from the loop. */
+void stream_close(struct stream *s, enum stream_close how);
+/* closed(ctx) is called from the loop at the very end, whoever closed: for the one who counts connections. */
+void stream_on_closed(struct stream *s, loop_fn *closed, void *ctx);
+
+/* --- for implementations --- */
+void stream_init(struct stream *s, const struct stream_ops *ops, struct loop *loop);
+void stream_notify_readable(struct stream *s);
+void stream_notify_drained(struct stream *s);
+void stream_notify_fault(struct stream *s, enum stream_fault fault);
+/* Last act of close: calls closed, then the implementation may free itself. */
+void stream_closed(struct stream *s);
+
+#endif

@@ -1,0 +1,494 @@
+/* The snapshot: made from a file, options and defaults in this order of weight - options over the file over the
+ * defaults -, checked as a whole, then never changed.
+ *
+ * Scalars get their defaults first and are overwritten; a list gets its default last, when nobody has given it. */
+#include "conf/conf_priv.h"
+
+#include "adit/base/mem.h"
+#include "adit/log/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#define CONF_MAGIC OBJ_MAGIC('C', 'O', 'N', 'F')
+
+enum { WORKERS_MAX = 256 };
+
+/* The options' part of a load. */
+struct optioned {
+	struct conf_load *load;
+	bool cleared[CONF_ROWS_MAX]; /* lists whose earlier items are gone */
+	size_t nth[CONF_ROWS_MAX]; /* how often a row of an item was given */
+};
+
+/* --- options --- */
+
+/* "tls.certificates.chain" and "tls.certificates[].chain" are the same key here. */
+static bool key_equal(const char *row_key, const char *key)
+{
+	for (; *row_key; row_key++, key++) {
+		if (strncmp(row_key, "[]", 2) == 0 && strncmp(key, "[]", 2) != 0)
+			row_key += 2;
+		if (*row_key != *key)
+			return false;
+	}
+	return *key == '\0';
+}
+
+static const struct conf_row *row_of_option(const char *key)
+{
+	const struct conf_row *row;
+
+	for (size_t i = 0; (row = conf_table_row(i)) != NULL; i++)
+		if (key_equal(row->key, key))
+			return row;
+	return NULL;
+}
+
+static void option_fault(struct optioned *o, const struct conf_row *row, const char *key, const char *why)
+{
+	char safe[CONF_LABEL_SIZE];
+
+	if (row && row->option)
+		conf_errors_add(o->load->errors, "%s: %s", row->option, why);
+	else
+		conf_errors_add(o->load->errors, "--set %s: %s", log_safe(slice_of(key), safe, sizeof(safe)), why);
+}
+
+static void unknown_option(struct optioned *o, const char *key)
+{
+	const char *dot = strrchr(key, '.'), *near;
+	struct slice parent = { key, dot ? (size_t)(dot - key) : 0 };
+	char why[CONF_WHY_SIZE];
+
+	near = conf_table_near(parent, slice_of(dot ? dot + 1 : key));
+	if (!near)
+		snprintf(why, sizeof(why), "unknown key; adit.yaml(5) lists all keys");
+	else if (dot && conf_table_find(parent, slice_of(near)))
+		snprintf(why, sizeof(why), "unknown key; did you mean %.*s.%s?", (int)parent.n, parent.p, near);
+	else
+		snprintf(why, sizeof(why), "unknown key; did you mean %s?", near);
+	option_fault(o, NULL, key, why);
+}
+
+/* The list's items from the file go at the first option for it. */
+static void list_begin(struct optioned *o, const struct conf_row *list)
+{
+	size_t i = conf_table_index(list);
+
+	if (!o->cleared[i])
+		conf_list_clear(list, o->load->conf);
+	o->cleared[i] = o->load->given[i] = true;
+}
+
+/* The n-th value for a row of a list's items belongs to the n-th item. */
+static bool set_in_item(struct optioned *o, const struct conf_row *list, const struct conf_row *row, const char *value,
+	char why[static CONF_WHY_SIZE])
+{
+	size_t n = o->nth[conf_table_index(row)]++;
+	struct conf *conf = o->load->conf;
+
+	list_begin(o, list);
+	if (n >= list->most) {
+		snprintf(why, CONF_WHY_SIZE, "is there more than %llu times", list->most);
+		return false;
+	}
+	while (n >= conf_list_count(list, conf)) {
+		if (!conf_list_add(list, conf)) {
+			snprintf(why, CONF_WHY_SIZE, "out of memory");
+			return false;
+		}
+	}
+	return conf_types_parse(row, conf_list_at(list, conf, n), slice_of(value), why);
+}
+
+static bool set_item(struct optioned *o, const struct conf_row *list, const char *value, char why[static CONF_WHY_SIZE])
+{
+	struct conf *conf = o->load->conf;
+	void *item;
+
+	list_begin(o, list);
+	if (conf_list_count(list, conf) >= list->most) {
+		snprintf(why, CONF_WHY_SIZE, "is there more than %llu times", list->most);
+		return false;
+	}
+	if (!(item = conf_list_add(list, conf))) {
+		snprintf(why, CONF_WHY_SIZE, "out of memory");
+		return false;
+	}
+	if (list->items->parse(item, slice_of(value), why))
+		return true;
+	conf_list_drop_last(list, conf);
+	return false;
+}
+
+static void set_list(struct optioned *o, const struct conf_row *list, const char *value)
+{
+	struct conf_load load = { .conf = o->load->conf, .errors = o->load->errors };
+	char name[CONF_LABEL_SIZE];
+
+	snprintf(name, sizeof(name), "--set %s", list->key);
+	load.name = name;
+	o->cleared[conf_table_index(list)] = false;
+	list_begin(o, list);
+	(void)conf_yaml_value(&load, list, slice_of(value));
+}
+
+static void option_apply(struct optioned *o, const struct conf_option *option)
+{
+	const struct conf_row *row = row_of_option(option->key), *list = NULL;
+	char why[CONF_WHY_SIZE];
+	bool ok = true;
+
+	if (!row) {
+		unknown_option(o, option->key);
+		return;
+	}
+	if (strstr(row->key, "[]"))
+		list = conf_table_key((struct slice){ row->key, strcspn(row->key, "[") });
+	if (row->type == CONF_LIST && !list && row->items->bare) {
+		ok = set_in_item(o, row, conf_table_first(row->key), option->value, why);
+	} else if (row->type == CONF_LIST && !list && row->items->parse) {
+		ok = set_item(o, row, option->value, why);
+	} else if (row->type == CONF_LIST && !list) {
+		set_list(o, row, option->value);
+	} else if (list && (row->option || (list->items->bare && row == conf_table_first(list->key)))) {
+		ok = set_in_item(o, list, row, option->value, why);
+	} else if (row->type == CONF_SECTION) {
+		ok = false;
+		snprintf(why, sizeof(why), "is a section; set one of its keys");
+	} else if (list) {
+		ok = false;
+		snprintf(why, sizeof(why), "can be set in a configuration file only");
+	} else {
+		o->load->given[conf_table_index(row)] = true;
+		ok = conf_types_parse(row, o->load->conf, slice_of(option->value), why);
+	}
+	if (!ok)
+		option_fault(o, row, option->key, why);
+}
+
+/* Items made by options: "--key" without its "--cert". */
+static void items_complete(struct optioned *o)
+{
+	const struct conf_row *list, *row;
+	char buf[CONF_TEXT_SIZE];
+
+	for (size_t i = 0; (list = conf_table_row(i)) != NULL; i++) {
+		if (!o->cleared[i] || list->items->parse)
+			continue;
+		for (size_t j = 0; (row = conf_table_row(j)) != NULL; j++) {
+			if (!(row->flags & CONF_REQUIRED) || !row->option || strncmp(row->key, list->key, strlen(list->key)) != 0)
+				continue;
+			for (size_t n = 0; n < conf_list_count(list, o->load->conf); n++)
+				if (!conf_types_text(row, conf_list_at(list, o->load->conf, n), buf))
+					conf_errors_add(o->load->errors, "%s[%zu]: %s is missing; give it with %s", list->key,
+						n + 1, conf_table_name(row), row->option);
+		}
+	}
+}
+
+static void options_apply(struct conf_load *load, const struct conf_option *options, size_t count)
+{
+	struct optioned o = { .load = load };
+	size_t before = load->errors->count + load->errors->left_out;
+
+	for (size_t i = 0; i < count; i++)
+		option_apply(&o, &options[i]);
+	if (load->errors->count + load->errors->left_out == before)
+		items_complete(&o);
+}
+
+/* --- the whole --- */
+
+static bool lists_default(struct conf_load *load)
+{
+	struct conf_load standard = { .conf = load->conf, .errors = load->errors, .name = "default" };
+	const struct conf_row *row;
+
+	for (size_t i = 0; (row = conf_table_row(i)) != NULL; i++)
+		if (row->type == CONF_LIST && row->standard && !load->given[i] && !strstr(row->key, "[]") &&
+			!conf_yaml_value(&standard, row, slice_of(row->standard)))
+			return false;
+	return true;
+}
+
+/* A fault of an item that is known by its place alone. */
+static void item_fault(struct conf_load *load, struct conf_where where, const char *list, size_t i, const char *why)
+{
+	if (where.line > 0)
+		conf_errors_add(load->errors, "%s:%u:%u: %s[%zu]: %s", load->name, where.line, where.column, list, i + 1, why);
+	else
+		conf_errors_add(load->errors, "%s[%zu]: %s", list, i + 1, why);
+}
+
+static bool is_wildcard(const struct addr *a)
+{
+	uint8_t bytes[16];
+	size_t from = a->sa.sa_family == AF_INET ? 12 : 0;
+
+	addr_bytes(a, bytes);
+	while (from < sizeof(bytes))
+		if (bytes[from++] != 0)
+			return false;
+	return true;
+}
+
+static void check_listen(struct conf_load *load)
+{
+	const struct conf_listen *listen = load->conf->listen;
+	char text[ADDR_TEXT_SIZE], why[CONF_WHY_SIZE];
+
+	for (size_t i = 0; i < load->conf->listen_count; i++) {
+		for (size_t j = 0; j < i; j++) {
+			const struct addr *a = &listen[j].address, *b = &listen[i].address;
+			bool same = addr_equal(a, b);
+
+			if (addr_port(a) == 0 || addr_port(a) != addr_port(b) || (!same && !(is_wildcard(a) && is_wildcard(b))))
+				continue;
+			snprintf(why, sizeof(why), "%s is %s by entry %zu; leave one of them out", addr_text(b, text),
+				same ? "listened on already" : "taken already, for [::] takes IPv4 as well,", j + 1);
+			item_fault(load, listen[i].where, "listen", i, why);
+			break;
+		}
+	}
+}
+
+static bool name_rules(struct conf_load *load)
+{
+	struct conf_rule *rules = load->conf->policy.rules;
+	char name[32], why[CONF_WHY_SIZE];
+
+	for (size_t i = 0; i < load->conf->policy.rule_count; i++) {
+		if (rules[i].name)
+			continue;
+		snprintf(name, sizeof(name), "rule-%zu", i + 1);
+		if (!(rules[i].name = mem_strdup(name)))
+			return false;
+	}
+	for (size_t i = 1; i < load->conf->policy.rule_count; i++) {
+		for (size_t j = 0; j < i; j++) {
+			if (strcmp(rules[i].name, rules[j].name) != 0)
+				continue;
+			snprintf(why, sizeof(why), "the name %s is rule %zu's; each rule needs one of its own", rules[i].name,
+				j + 1);
+			item_fault(load, rules[i].where, "policy.rules", i, why);
+			break;
+		}
+	}
+	return true;
+}
+
+static bool key_certificates(struct conf *conf)
+{
+	struct conf_certificate *c = conf->tls.certificates;
+
+	for (size_t i = 0; i < conf->tls.certificate_count; i++)
+		if (!c[i].key && c[i].chain && !(c[i].key = mem_strdup(c[i].chain)))
+			return false;
+	return true;
+}
+
+/* The host's name as far as it can stand in a record. */
+static bool name_node(struct conf *conf)
+{
+	char name[256] = "";
+
+	if (conf->audit.node)
+		return true;
+	if (gethostname(name, sizeof(name) - 1) != 0 || !name[0])
+		memcpy(name, "localhost", sizeof("localhost"));
+	name[253] = '\0';
+	for (char *p = name; *p; p++)
+		if (!((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') || strchr("._-", *p)))
+			*p = '-';
+	return (conf->audit.node = mem_strdup(name)) != NULL;
+}
+
+static unsigned cores(void)
+{
+	cpu_set_t set;
+	int n;
+
+	/* more cores than a cpu_set_t holds are more than WORKERS_MAX */
+	if (sched_getaffinity(0, sizeof(set), &set) != 0)
+		return errno == EINVAL ? WORKERS_MAX : 1;
+	n = CPU_COUNT(&set);
+	return n < 1 ? 1 : n > WORKERS_MAX ? WORKERS_MAX : (unsigned)n;
+}
+
+static bool finish(struct conf_load *load)
+{
+	struct conf *conf = load->conf;
+
+	if (!lists_default(load) || !name_rules(load) || !key_certificates(conf) || !name_node(conf))
+		return false;
+	check_listen(load);
+	if (conf->http.head_bytes < conf->http.request_line_bytes)
+		conf_errors_add(load->errors, "%s: http.head: is %zu bytes, less than the %zu of http.request_line",
+			load->name, conf->http.head_bytes, conf->http.request_line_bytes);
+	if (conf->workers == 0)
+		conf->workers = cores();
+	return true;
+}
+
+static struct conf *conf_new(const char *path)
+{
+	struct conf *conf = mem_alloc(sizeof(*conf));
+
+	if (!conf)
+		return NULL;
+	OBJ_INIT(conf, CONF_MAGIC);
+	atomic_init(&conf->refs, 1);
+	if ((path && !(conf->path = mem_strdup(path))) || !conf_list_defaults(slice_of(""), conf)) {
+		conf_unref(conf);
+		return NULL;
+	}
+	return conf;
+}
+
+struct conf *conf_parse_text(const char *name, struct slice text, const struct conf_option *options,
+	size_t option_count, struct conf_errors *errors)
+{
+	struct conf_load load = { .conf = conf_new(text.p ? name : NULL), .errors = errors, .name = name };
+
+	if (!load.conf) {
+		conf_errors_add(errors, "%s: out of memory", name);
+		return NULL;
+	}
+	if (text.p)
+		(void)conf_yaml_text(&load, text);
+	options_apply(&load, options, option_count);
+	/* what the whole lacks is said only when its parts are right: otherwise it would often be said of the same
+	 * fault */
+	if (!conf_failed(errors) && !finish(&load))
+		conf_errors_add(errors, "%s: out of memory", name);
+	if (!conf_failed(errors))
+		return load.conf;
+	conf_unref(load.conf);
+	return NULL;
+}
+
+/* The file's bytes, NUL-terminated; NULL after a line in errors. */
+static char *read_file(const char *path, size_t *size, struct conf_errors *errors)
+{
+	char *text = mem_alloc(CONF_FILE_MAX_BYTES + 2);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = 0;
+
+	*size = 0;
+	if (!text || fd < 0) {
+		conf_errors_add(errors, "%s: cannot be read: %s", path, fd < 0 ? strerror(errno) : "out of memory");
+		goto fail;
+	}
+	while (*size <= CONF_FILE_MAX_BYTES && (n = read(fd, text + *size, CONF_FILE_MAX_BYTES + 1 - *size)) != 0) {
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			conf_errors_add(errors, "%s: cannot be read: %s", path, strerror(errno));
+			goto fail;
+		}
+		*size += (size_t)n;
+	}
+	if (*size > CONF_FILE_MAX_BYTES) {
+		conf_errors_add(errors, "%s: is larger than %d bytes, the most that is read", path, CONF_FILE_MAX_BYTES);
+		goto fail;
+	}
+	close(fd);
+	return text;
+fail:
+	if (fd >= 0)
+		close(fd);
+	mem_free(text);
+	return NULL;
+}
+
+struct conf *conf_load(const char *path, const struct conf_option *options, size_t option_count,
+	struct conf_errors *errors)
+{
+	struct slice text = { NULL, 0 };
+	struct conf *conf;
+	char *bytes;
+
+	if (!path)
+		return conf_parse_text("options", text, options, option_count, errors);
+	if (!(bytes = read_file(path, &text.n, errors)))
+		return NULL;
+	text.p = bytes;
+	conf = conf_parse_text(path, text, options, option_count, errors);
+	mem_free(bytes);
+	return conf;
+}
+
+struct conf *conf_ref(struct conf *conf)
+{
+	OBJ_CHECK(conf, CONF_MAGIC);
+	atomic_fetch_add_explicit(&conf->refs, 1, memory_order_relaxed);
+	return conf;
+}
+
+void conf_unref(struct conf *conf)
+{
+	if (!conf)
+		return;
+	OBJ_CHECK(conf, CONF_MAGIC);
+	if (atomic_fetch_sub_explicit(&conf->refs, 1, memory_order_acq_rel) > 1)
+		return;
+	conf_list_fini(slice_of(""), conf);
+	mem_free(conf->path);
+	OBJ_FINI(conf);
+	mem_free(conf);
+}
+
+bool conf_complete(const struct conf *conf, struct conf_errors *errors)
+{
+	const char *name = conf->path ? conf->path : "options";
+	bool complete = true;
+
+	if (conf->tls.certificate_count == 0) {
+		conf_errors_add(errors, "%s: tls.certificates: is missing; give a certificate and its key there, or with "
+			"--cert and --key", name);
+		complete = false;
+	}
+	if (!conf->auth.htpasswd) {
+		conf_errors_add(errors, "%s: auth.htpasswd: is missing; give the file of users there, or with --htpasswd "
+			"(adit passwd FILE USER makes one)", name);
+		complete = false;
+	}
+	return complete;
+}
+
+static bool same_addresses(const struct conf *a, const struct conf *b)
+{
+	if (a->listen_count != b->listen_count)
+		return false;
+	for (size_t i = 0; i < a->listen_count; i++)
+		if (!addr_equal(&a->listen[i].address, &b->listen[i].address))
+			return false;
+	return true;
+}
+
+bool conf_reloadable(const struct conf *running, const struct conf *fresh, struct conf_errors *notes)
+{
+	char was[CONF_TEXT_SIZE], now[CONF_TEXT_SIZE];
+	const struct conf_row *row;
+	bool all = same_addresses(running, fresh);
+
+	if (!all)
+		conf_errors_add(notes, "listen: the addresses stay as they are until a restart");
+	for (size_t i = 0; (row = conf_table_row(i)) != NULL; i++) {
+		const char *a, *b;
+
+		if (!(row->flags & CONF_RESTART) || strstr(row->key, "[]") || conf_types_equal(row, running, fresh))
+			continue;
+		a = conf_types_text(row, running, was);
+		b = conf_types_text(row, fresh, now);
+		conf_errors_add(notes, "%s: stays %s until a restart (the configuration says %s)", row->key, a ? a : "unset",
+			b ? b : "nothing");
+		all = false;
+	}
+	return all;
+}

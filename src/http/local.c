@@ -1,0 +1,37 @@
+/* The proxy's own pages. */
+#include "adit/http/local.h"
+
+static const char page[] =
+	"This is adit, a secure web proxy. It tunnels: set it as the HTTPS proxy of your client\n"
+	"(curl -x https://USER@HOST:PORT https://example.com/), do not browse to it.\n";
+
+struct response local_answer(const struct request *r, bool draining)
+{
+	struct slice path = r->path;
+	const char *query = path.n > 0 ? memchr(path.p, '?', path.n) : NULL;
+
+	if (r->method == HEAD_TRACE || r->method == HEAD_CONNECT) {
+		struct response refusal = response_refusal(REASON_METHOD_NOT_ALLOWED);
+
+		refusal.allow = "CONNECT, GET, HEAD";
+		return refusal;
+	}
+	if (r->method == HEAD_OTHER)
+		return response_refusal(REASON_METHOD_UNKNOWN);
+	if (r->method != HEAD_GET && r->method != HEAD_HEAD) {
+		struct response refusal = response_refusal(REASON_METHOD_NOT_ALLOWED);
+
+		refusal.allow = "CONNECT, GET, HEAD";
+		return refusal;
+	}
+	if (query)
+		path.n = (size_t)(query - path.p);
+	if (slice_eq(path, slice_of("/healthz"))) {
+		if (draining)
+			return response_refusal(REASON_DRAINING);
+		return (struct response){ .status = 200, .body = slice_of("ok\n") };
+	}
+	if (slice_eq(path, slice_of("/")))
+		return (struct response){ .status = 200, .body = slice_of(page) };
+	return (struct response){ .status = 404, .body = slice_of(page) };
+}

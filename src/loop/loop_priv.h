@@ -1,0 +1,41 @@
+/* The loop's inside, shared by loop.c and deadline.c. */
+#ifndef ADIT_SRC_LOOP_PRIV_H
+#define ADIT_SRC_LOOP_PRIV_H
+
+#include "adit/loop/loop.h"
+
+#include <pthread.h>
+
+TAILQ_HEAD(task_list, loop_task);
+TAILQ_HEAD(deadline_list, deadline);
+STAILQ_HEAD(grave_list, loop_grave);
+STAILQ_HEAD(letter_list, loop_letter);
+
+#define LOOP_MAGIC OBJ_MAGIC('l', 'o', 'o', 'p')
+
+struct loop {
+	uint32_t magic;
+	struct event_base *base;
+	struct event *work; /* due at once when tasks or graves wait */
+	bool work_active;
+	struct task_list tasks;
+	struct grave_list graves;
+
+	unsigned held;
+
+	bool manual;
+	unsigned long long manual_ms;
+	struct deadline_list manual_deadlines; /* sorted by at_ms */
+
+	pthread_t owner;
+	bool owned;
+
+	int mail_fd;
+	struct event *mail;
+	pthread_mutex_t mail_lock;
+	struct letter_list letters; /* under mail_lock, as is the next */
+	bool mail_signalled;
+	_Atomic bool stopping;
+};
+
+#endif

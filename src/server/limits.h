@@ -1,0 +1,19 @@
+/* Who may connect: counted over all workers, before a byte of TLS is spent. */
+#ifndef ADIT_SRC_SERVER_LIMITS_H
+#define ADIT_SRC_SERVER_LIMITS_H
+
+#include "adit/base/reason.h"
+#include "adit/conf/conf.h"
+
+struct limits;
+
+struct limits *limits_new(void) ADIT_MUST_USE;
+void limits_free(struct limits *l);
+
+/* REASON_OK: counted until limits_leave. Else the limit that was reached; nothing is counted. Any thread. */
+enum reason limits_enter(struct limits *l, const struct conf *conf, const struct addr *client) ADIT_MUST_USE;
+/* The first login on the connection: it is no stranger any more. */
+void limits_authenticated(struct limits *l, const struct addr *client);
+void limits_leave(struct limits *l, const struct addr *client, bool authenticated);
+
+#endif

@@ -1,0 +1,234 @@
+/* The socket under a stream.
+ *
+ * Hard part: closing. A socket that is closed while input waits sends RST, and the RST can overtake the answer that was
+ * just written. So a flushing close sends FIN and then reads and drops until the peer ends, a deadline or a budget.
+ * bufferevent_free does not close at once: its finalizer does, in the next pass; `closed` is called by the graveyard. */
+#include "adit/stream/sock.h"
+
+#include "adit/base/mem.h"
+
+#include <errno.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/event.h>
+
+enum { DISCARD_MAX_BYTES = 64 * 1024 };
+
+enum stream_fault sock_fault_of(int error)
+{
+	switch (error) {
+	case ECONNRESET:
+	case EPIPE:
+	case ECONNABORTED:
+		return STREAM_FAULT_RESET;
+	case ETIMEDOUT:
+	case EHOSTUNREACH:
+	case ENETUNREACH:
+		return STREAM_FAULT_TIMEOUT;
+	case ENOMEM:
+	case ENOBUFS:
+		return STREAM_FAULT_MEMORY;
+	default:
+		return STREAM_FAULT_OTHER;
+	}
+}
+
+static void on_grave(void *ctx)
+{
+	struct sock *k = ctx;
+
+	k->callbacks->closed(k->ctx);
+}
+
+static void end(struct sock *k)
+{
+	deadline_fini(&k->linger);
+	sock_watch(k, false);
+	if (k->bev) {
+		bufferevent_setcb(k->bev, NULL, NULL, NULL, NULL);
+		bufferevent_free(k->bev); /* closes fd */
+		k->bev = NULL;
+		k->fd = -1;
+		loop_bury(k->loop, &k->grave, on_grave, k);
+	}
+}
+
+static void discard(struct sock *k)
+{
+	char waste[4096];
+	ssize_t r;
+
+	do {
+		r = recv(k->fd, waste, sizeof(waste), 0);
+		if (r > 0)
+			k->discarded += (size_t)r;
+	} while ((r > 0 && k->discarded < DISCARD_MAX_BYTES) || (r < 0 && errno == EINTR));
+	if (r >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
+		end(k); /* the end, a fault, or enough */
+}
+
+static void on_readable(evutil_socket_t fd ADIT_UNUSED, short what ADIT_UNUSED, void *ctx)
+{
+	struct sock *k = ctx;
+
+	if (k->discarding)
+		discard(k);
+	else
+		k->callbacks->readable(k->ctx);
+}
+
+/* The queue is empty: FIN if wanted, then the news. */
+static void drained(struct sock *k)
+{
+	if (k->finish_wanted && !k->finished) {
+		k->finished = true;
+		shutdown(k->fd, SHUT_WR);
+	}
+	if (!k->closing)
+		k->callbacks->drained(k->ctx);
+	else if (!k->discarding) {
+		k->discarding = true;
+		sock_watch(k, true);
+	}
+}
+
+static void on_written(struct bufferevent *bev, void *ctx)
+{
+	if (evbuffer_get_length(bufferevent_get_output(bev)) == 0)
+		drained(ctx);
+}
+
+static void on_event(struct bufferevent *bev ADIT_UNUSED, short what, void *ctx)
+{
+	struct sock *k = ctx;
+	int error = EVUTIL_SOCKET_ERROR();
+
+	if (!(what & (BEV_EVENT_ERROR | BEV_EVENT_EOF)))
+		return;
+	k->faulted = true;
+	if (k->closing)
+		end(k);
+	else
+		k->callbacks->fault(k->ctx, sock_fault_of(error));
+}
+
+static void on_linger(void *ctx)
+{
+	end(ctx);
+}
+
+bool sock_init(struct sock *k, struct loop *loop, int fd, const struct sock_callbacks *callbacks, void *ctx)
+{
+	*k = (struct sock){ .loop = loop, .fd = fd, .callbacks = callbacks, .ctx = ctx };
+	if (event_assign(&k->read_event, loop_base(loop), fd, EV_READ | EV_PERSIST, on_readable, k) != 0)
+		return false;
+	k->bev = bufferevent_socket_new(loop_base(loop), fd, BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS);
+	if (!k->bev)
+		return false; /* fd is not closed by a failing constructor */
+	bufferevent_setcb(k->bev, NULL, on_written, on_event, k);
+	deadline_init(&k->linger, loop, on_linger, k);
+	return true;
+}
+
+enum stream_io sock_read(struct sock *k, void *buf, size_t size, size_t *n, enum stream_fault *fault)
+{
+	ssize_t r;
+
+	do
+		r = recv(k->fd, buf, size, 0);
+	while (r < 0 && errno == EINTR);
+	if (r > 0) {
+		*n = (size_t)r;
+		return STREAM_IO_OK;
+	}
+	if (r == 0)
+		return STREAM_IO_EOF;
+	if (errno == EAGAIN || errno == EWOULDBLOCK)
+		return STREAM_IO_AGAIN;
+	*fault = sock_fault_of(errno);
+	return STREAM_IO_ERROR;
+}
+
+bool sock_write(struct sock *k, const void *data, size_t n, enum stream_fault *fault)
+{
+	struct evbuffer *output = bufferevent_get_output(k->bev);
+	const char *p = data;
+
+	ADIT_ASSERT(!k->finish_wanted);
+	if (k->faulted) {
+		*fault = STREAM_FAULT_RESET;
+		return false;
+	}
+	while (n > 0 && evbuffer_get_length(output) == 0) {
+		ssize_t r = send(k->fd, p, n, MSG_NOSIGNAL);
+
+		if (r < 0) {
+			if (errno == EINTR)
+				continue;
+			if (errno == EAGAIN || errno == EWOULDBLOCK)
+				break;
+			*fault = sock_fault_of(errno);
+			return false;
+		}
+		p += r;
+		n -= (size_t)r;
+		if (n > 0)
+			break; /* a short write: the kernel is full, asking again would only say so */
+	}
+	if (n > 0 && evbuffer_add(output, p, n) != 0) {
+		*fault = STREAM_FAULT_MEMORY;
+		return false;
+	}
+	return true;
+}
+
+size_t sock_queued(const struct sock *k)
+{
+	return k->bev ? evbuffer_get_length(bufferevent_get_output(k->bev)) : 0;
+}
+
+void sock_finish(struct sock *k)
+{
+	if (k->finish_wanted)
+		return;
+	k->finish_wanted = true;
+	if (sock_queued(k) == 0)
+		bufferevent_trigger(k->bev, EV_WRITE, BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
+}
+
+void sock_watch(struct sock *k, bool on)
+{
+	if (on == k->reading)
+		return;
+	/* An add that fails for want of memory leaves the stream deaf; its deadlines end it. */
+	if (on && event_add(&k->read_event, NULL) != 0)
+		return;
+	if (!on)
+		event_del(&k->read_event);
+	k->reading = on;
+}
+
+void sock_close(struct sock *k, enum stream_close how, bool peer_ended, unsigned linger_ms)
+{
+	ADIT_ASSERT(!k->closing);
+	k->closing = true;
+	sock_watch(k, false);
+	if (how == STREAM_CLOSE_ABORT || k->faulted) {
+		struct linger reset = { .l_onoff = 1, .l_linger = 0 };
+
+		setsockopt(k->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+		end(k);
+		return;
+	}
+	if (peer_ended && sock_queued(k) == 0) {
+		end(k); /* close sends the FIN */
+		return;
+	}
+	k->finish_wanted = true;
+	if (!deadline_set(&k->linger, linger_ms)) {
+		end(k);
+		return;
+	}
+	if (sock_queued(k) == 0)
+		drained(k);
+}
