@@ -7,6 +7,7 @@
 #include "audit/audit_priv.h"
 
 #include "adit/base/mem.h"
+#include "adit/log/log.h"
 #include "adit/log/stats.h"
 
 #include <errno.h>
@@ -14,7 +15,7 @@
 #include <stdio.h>
 #include <time.h>
 
-enum { AUDIT_MAGIC = OBJ_MAGIC('a', 'u', 'd', 't'), QUEUE_DEFAULT = 8192 };
+enum { AUDIT_MAGIC = OBJ_MAGIC('a', 'u', 'd', 't'), QUEUE_DEFAULT = 8192, FULL_SAY_MS = 10000 };
 
 struct node {
 	SLIST_ENTRY(node) entry;
@@ -86,7 +87,7 @@ struct audit *audit_new_on(const struct audit_config *config, const struct audit
 	pthread_condattr_t attr;
 
 	if (!a) {
-		snprintf(error, error_size, "audit: out of memory");
+		snprintf(error, error_size, "out of memory");
 		return NULL;
 	}
 	OBJ_INIT(a, AUDIT_MAGIC);
@@ -106,12 +107,12 @@ struct audit *audit_new_on(const struct audit_config *config, const struct audit
 		goto fail;
 	a->strangers = strangers_new();
 	if (!a->strangers || !set_node(a, config->node)) {
-		snprintf(error, error_size, "audit: out of memory");
+		snprintf(error, error_size, "out of memory");
 		goto fail;
 	}
 	if (start_writer(a))
 		return a;
-	snprintf(error, error_size, "audit: the writer's thread could not be started");
+	snprintf(error, error_size, "the writer's thread could not be started");
 fail:
 	audit_give_back(a);
 	return NULL;
@@ -184,14 +185,16 @@ void audit_free(struct audit *a)
 		audit_give_back(a);
 }
 
-/* With the lock held; unlocks. */
-static void wake_and_unlock(struct audit *a)
+/* With the lock held; unlocks. A wake-up costs more than a record: ends of tunnels come along with the next one that
+ * somebody waits for. */
+static void wake_and_unlock(struct audit *a, bool urgent)
 {
-	bool idle = a->idle;
+	bool wake = a->idle || (a->napping && urgent);
 
-	a->idle = false; /* one wake-up is enough */
+	if (wake)
+		a->idle = a->napping = false; /* once is enough */
 	pthread_mutex_unlock(&a->lock);
-	if (idle)
+	if (wake)
 		pthread_cond_signal(&a->changed);
 }
 
@@ -199,7 +202,7 @@ void audit_kick(struct audit *a)
 {
 	pthread_mutex_lock(&a->lock);
 	a->kicked = true;
-	wake_and_unlock(a);
+	wake_and_unlock(a, true);
 }
 
 /* The files change behind all that is queued by now. With the lock held; unlocks. */
@@ -209,7 +212,7 @@ static void switch_here(struct audit *a)
 		STAILQ_REMOVE(&a->queue, &a->switch_point, record, entry);
 	STAILQ_INSERT_TAIL(&a->queue, &a->switch_point, entry);
 	a->switch_queued = true;
-	wake_and_unlock(a);
+	wake_and_unlock(a, true);
 }
 
 void audit_reopen(struct audit *a)
@@ -232,7 +235,7 @@ bool audit_reconfigure(struct audit *a, const struct audit_config *config, char 
 		return false;
 	pthread_mutex_lock(&a->lock);
 	if (a->stopping || !set_node(a, config->node)) {
-		snprintf(error, error_size, a->stopping ? "audit: stopped" : "audit: out of memory");
+		snprintf(error, error_size, a->stopping ? "the writer was stopped" : "out of memory");
 		pthread_mutex_unlock(&a->lock);
 		directory_free(next);
 		return false;
@@ -278,7 +281,7 @@ static void submit_stranger(struct audit *a, const struct audit_event *event)
 	if (fits) {
 		STAILQ_INSERT_TAIL(&a->stranger_queue, r, entry);
 		a->stranger_count++;
-		wake_and_unlock(a);
+		wake_and_unlock(a, false);
 		return;
 	}
 	pthread_mutex_unlock(&a->lock);
@@ -295,11 +298,19 @@ static bool queue_has_room(const struct audit *a, enum audit_kind kind)
 	return a->count < (kind == AUDIT_CLOSE || kind == AUDIT_DENY ? 2 * max : max);
 }
 
+static void say_full(void)
+{
+	static struct log_limit limit = LOG_LIMIT(FULL_SAY_MS);
+
+	if (log_limit(&limit))
+		log_err("audit: as many records wait for the disk as audit.queue allows: further ones are refused");
+}
+
 enum reason audit_submit(struct audit *a, const struct audit_event *event, audit_done_fn *done, void *ctx)
 {
 	char line[AUDIT_LINE_MAX];
 	struct record *r;
-	bool room;
+	bool room, stopping;
 
 	OBJ_CHECK(a, AUDIT_MAGIC);
 	if (!event->user) {
@@ -317,10 +328,13 @@ enum reason audit_submit(struct audit *a, const struct audit_event *event, audit
 	r->ctx = ctx;
 	pthread_mutex_lock(&a->lock);
 	room = queue_has_room(a, event->kind);
-	if (a->stopping || (!room && !(done && atomic_load(&a->failure_allows)))) {
+	stopping = a->stopping;
+	if (stopping || (!room && !(done && atomic_load(&a->failure_allows)))) {
 		pthread_mutex_unlock(&a->lock);
 		stats_inc(STAT_AUDIT_FAILED);
 		mem_free(r);
+		if (!stopping)
+			say_full();
 		return REASON_AUDIT_UNAVAILABLE;
 	}
 	if (room)
@@ -328,6 +342,6 @@ enum reason audit_submit(struct audit *a, const struct audit_event *event, audit
 	else
 		r->line_n = r->user_n = 0;
 	STAILQ_INSERT_TAIL(&a->queue, r, entry);
-	wake_and_unlock(a);
+	wake_and_unlock(a, done != NULL || a->count >= NAP_RECORDS);
 	return REASON_OK;
 }

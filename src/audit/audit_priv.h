@@ -117,6 +117,8 @@ size_t strangers_take(struct strangers *s, struct strangers_row *rows, size_t ma
 enum {
 	STRANGERS_QUEUE = 1024, /* lines */
 	HELD_RETRY_MS = 1000,
+	NAP_MS = 100, /* how long a record that nobody waits for may wait for company */
+	NAP_RECORDS = 512, /* with so many of them the nap is over */
 };
 
 struct audit {
@@ -136,6 +138,8 @@ struct audit {
 	bool switch_queued;
 	struct directory *next; /* takes the place of `directory` at the switch point; NULL: reopen */
 	bool idle; /* the writer waits: wake it */
+	bool napping; /* it waits at most NAP_MS: wake it only for a record that somebody waits for */
+	bool worked; /* it took something since it waited last */
 	bool kicked, stopping, ended, joined;
 	SLIST_HEAD(, node) nodes; /* every name so far: submitters may be reading an old one */
 

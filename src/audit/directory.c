@@ -19,7 +19,6 @@
 enum {
 	IOV_CHUNK = 128,
 	STRANGER_BYTES_DEFAULT = 16 << 20,
-	STRANGER_BYTES_MIN = 64 << 10, /* a few of the longest lines */
 	OPEN_FILES_DEFAULT = 64,
 	SAY_MS = 1000,
 };
@@ -121,7 +120,7 @@ static const char *why(int error)
 
 static void explain(char *error, size_t size, const char *path, const char *name, int code)
 {
-	snprintf(error, size, "audit directory %s: %s%s%s; the service user must be able to create and append files there",
+	snprintf(error, size, "directory %s: %s%s%s; the service user must be able to make files there and append to them",
 		 path, name, *name ? ": " : "", why(code));
 }
 
@@ -139,8 +138,6 @@ struct directory *directory_new(const struct audit_config *config, const struct 
 	appender_init(&d->strangers);
 	SLIST_INIT(&d->waiting);
 	d->stranger_bytes = (off_t)(config->stranger_bytes ? config->stranger_bytes : STRANGER_BYTES_DEFAULT);
-	if (d->stranger_bytes < STRANGER_BYTES_MIN)
-		d->stranger_bytes = STRANGER_BYTES_MIN;
 	d->open_files = config->open_files ? config->open_files : OPEN_FILES_DEFAULT;
 	d->path = mem_strdup(config->directory);
 	d->users = lru_new(d->open_files, sizeof(struct user_file), on_user_drop, NULL);
@@ -165,7 +162,7 @@ fail:
 	directory_free(d);
 	return NULL;
 no_memory:
-	snprintf(error, error_size, "audit: out of memory");
+	snprintf(error, error_size, "out of memory");
 	directory_free(d);
 	return NULL;
 }

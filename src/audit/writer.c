@@ -114,6 +114,7 @@ static void take_work(struct audit *a, struct work *w)
 	w->switches = a->switch_queued;
 	w->next = a->next;
 	w->stopping = a->stopping;
+	a->worked = !STAILQ_EMPTY(&a->queue) || !STAILQ_EMPTY(&a->stranger_queue);
 	if (w->switches) {
 		while ((r = STAILQ_FIRST(&a->queue)) != &a->switch_point) {
 			STAILQ_REMOVE_HEAD(&a->queue, entry);
@@ -191,14 +192,19 @@ static void wait_for_work(struct audit *a)
 
 		ms = ms == 0 || left < ms ? left : ms;
 	}
-	a->idle = true;
+	/* After work a nap first, then sleep: so a busy writer is woken for those who wait, and for nobody else. */
+	if (a->worked && (ms == 0 || ms > NAP_MS))
+		ms = NAP_MS;
+	a->napping = a->worked;
+	a->idle = !a->worked;
+	a->worked = false;
 	if (ms == 0) {
 		pthread_cond_wait(&a->changed, &a->lock);
 	} else {
 		audit_until(&until, ms);
 		pthread_cond_timedwait(&a->changed, &a->lock, &until);
 	}
-	a->idle = false;
+	a->idle = a->napping = false;
 }
 
 static void drop_held(struct audit *a)

@@ -105,7 +105,6 @@ static bool attempt_begin(struct attempt *a, struct auth *auth, const struct cre
 		return false;
 	}
 	a->shard = auth_shard_of(auth, &a->key);
-	a->who.known = known_is(auth->known, &a->who.prefix, user, a->now_ms);
 	return true;
 }
 
@@ -121,7 +120,7 @@ static enum reason attempt_wrong(const struct attempt *a)
 	return REASON_AUTH_FAILED;
 }
 
-static enum reason answer_at_once(const struct attempt *a, unsigned *retry_after_s)
+static enum reason answer_at_once(struct attempt *a, unsigned *retry_after_s)
 {
 	enum verdict cached;
 
@@ -130,6 +129,7 @@ static enum reason answer_at_once(const struct attempt *a, unsigned *retry_after
 	pthread_mutex_unlock(&a->shard->lock);
 	if (cached == VERDICT_RIGHT)
 		return attempt_right(a);
+	a->who.known = known_is(a->auth->known, &a->who.prefix, a->who.user, a->now_ms);
 	*retry_after_s = throttle_check(a->auth->throttle, &a->settings.throttle, &a->who, a->now_ms);
 	if (*retry_after_s > 0)
 		return REASON_AUTH_THROTTLED;
@@ -288,7 +288,7 @@ void auth_free(struct auth *auth)
 	known_free(auth->known);
 	users_unref(auth->users);
 	pthread_mutex_destroy(&auth->settings_lock);
-	mem_burn(&auth->secret, sizeof(auth->secret));
+	verdict_secret_burn(&auth->secret);
 	OBJ_FINI(auth);
 	mem_free(auth);
 }

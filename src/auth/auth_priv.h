@@ -104,7 +104,8 @@ struct auth {
 	size_t thread_count;
 };
 
-struct auth *auth_new_hooked(const struct conf *conf, struct users *users, const struct auth_hooks *hooks) ADIT_MUST_USE;
+struct auth *auth_new_hooked(const struct conf *conf, struct users *users,
+	const struct auth_hooks *hooks) ADIT_MUST_USE;
 struct auth_settings auth_settings_now(struct auth *auth);
 struct users *auth_users_now(struct auth *auth); /* a reference */
 struct auth_shard *auth_shard_of(struct auth *auth, const struct verdict_key *key);
@@ -139,7 +140,8 @@ void auth_pool_fini(struct auth *auth);
 void auth_pool_resize(struct auth *auth, unsigned places);
 /* Puts the task in its line. REASON_OK; AUTH_BUSY when its own is the longest prefix of a full line; AUTH_ERROR when
  * stopping; NO_MEMORY. *victim: another task that had to leave, to be dismissed by the caller without any lock. */
-enum reason auth_pool_submit(struct auth *auth, struct auth_task *task, bool known, struct auth_task **victim) ADIT_MUST_USE;
+enum reason auth_pool_submit(struct auth *auth, struct auth_task *task, bool known,
+	struct auth_task **victim) ADIT_MUST_USE;
 /* A known user has joined: to the line of these, unless a thread has the task already. */
 void auth_pool_promote(struct auth *auth, struct auth_task *task, const struct cidr *prefix);
 /* True: taken out of its line. False: it was in none, somebody else has it. */

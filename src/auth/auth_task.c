@@ -173,7 +173,8 @@ static struct slice user_of(const struct auth_task *task)
 	return (struct slice){ task->user, task->user_n };
 }
 
-static struct throttle_who who(struct auth *auth, const struct auth_task *task, const struct cidr *prefix, uint64_t now_ms)
+static struct throttle_who who(struct auth *auth, const struct auth_task *task, const struct cidr *prefix,
+	uint64_t now_ms)
 {
 	return (struct throttle_who){ *prefix, user_of(task), known_is(auth->known, prefix, user_of(task), now_ms) };
 }

@@ -19,6 +19,7 @@ enum {
 	YESCRYPT_SALT_MAX = 86, YESCRYPT_HASH = 43, YESCRYPT_MEMORY_LOG2_MAX = 28, /* 256 MiB */
 	/* of new lines; about a tenth of a second for bcrypt, less for the others */
 	NEW_BCRYPT_COST = 11, NEW_YESCRYPT_COST = 5, NEW_SHA_ROUNDS = 100000,
+	BURN_STACK_BYTES = 96 * 1024,
 };
 
 #define RENEW "set the password anew: adit passwd FILE USER"
@@ -132,7 +133,7 @@ static const char *recognise_yescrypt(struct slice text, struct user *user)
 	n_log2 += 1;
 	r += 1;
 	/* 128 * r * N bytes */
-	if (n_log2 > YESCRYPT_MEMORY_LOG2_MAX - 7 || ((unsigned long long)r << (n_log2 + 7)) > 1ull << YESCRYPT_MEMORY_LOG2_MAX)
+	if (n_log2 > YESCRYPT_MEMORY_LOG2_MAX - 7 || (uint64_t)r << (n_log2 + 7) > (uint64_t)1 << YESCRYPT_MEMORY_LOG2_MAX)
 		return "the yescrypt hash needs more than 256 MiB of memory for one check; " RENEW;
 	user->kind = HASH_YESCRYPT;
 	user->cost = n_log2;
@@ -199,7 +200,8 @@ static const char *refuse_unknown(struct slice text)
 	if (text.p[0] == '_' && text.n == 20 && is_crypt_text(from(text, 1)))
 		return "this is a DES-crypt hash of the extended kind, which is not served; " RENEW;
 	if (text.p[0] == '$' || text.p[0] == '{')
-		return "the hash is of a kind that is not served (bcrypt, yescrypt, SHA-crypt, $1$, $apr1$ and {SHA} are); " RENEW;
+		return "the hash is of a kind that is not served (bcrypt, yescrypt, SHA-crypt, $1$, $apr1$ and {SHA} "
+		       "are); " RENEW;
 	return "this is no hash but seems to be a password in plain text, which is not served; " RENEW;
 }
 
@@ -304,17 +306,32 @@ static enum hash_verdict check_sha1(const struct user *user, const char *passwor
 	return verdict;
 }
 
+/* The frames below ours, where a compression function may have left a block of the password: libcrypt's MD5 was seen
+ * to. Deeper than any of the kinds goes. */
+static __attribute__((noinline)) void burn_stack(void)
+{
+	unsigned char frames[BURN_STACK_BYTES];
+
+	mem_burn(frames, sizeof(frames));
+}
+
 enum hash_verdict hash_check(const struct user *user, const char *password, size_t n)
 {
+	enum hash_verdict verdict;
+
 	ADIT_ASSERT(password[n] == '\0' && memchr(password, '\0', n) == NULL);
 	switch (user->kind) {
 	case HASH_APR1:
-		return check_apr1(user, password, n);
+		verdict = check_apr1(user, password, n);
+		break;
 	case HASH_SHA1:
-		return check_sha1(user, password, n);
+		verdict = check_sha1(user, password, n);
+		break;
 	default:
-		return check_libcrypt(user, password, n);
+		verdict = check_libcrypt(user, password, n);
 	}
+	burn_stack();
+	return verdict;
 }
 
 bool hash_verify(const struct user *user, const char *password, size_t n)

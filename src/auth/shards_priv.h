@@ -1,4 +1,5 @@
-/* A bounded map from a 64-bit hash to a value, in shards with a lock each. The value may be used between lock and unlock. */
+/* A bounded map from a 64-bit hash to a value, in shards with a lock each. Between lock and unlock the value may be
+ * used. */
 #ifndef ADIT_AUTH_SHARDS_PRIV_H
 #define ADIT_AUTH_SHARDS_PRIV_H
 

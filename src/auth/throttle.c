@@ -1,8 +1,8 @@
 /* Budgets of distinct wrong passwords (throttle_priv.h says which).
  *
  * A bucket is one number: the time at which it will be empty. Each failure moves it on by window/N; it is full while it
- * lies further ahead than N-1 such steps. Only wrong answers are charged, so a hundred colleagues behind one address who
- * log in at once are never held up; how far guesses in flight can overshoot is bounded by asking again right before
+ * lies further ahead than N-1 such steps. Only wrong answers are charged, so a hundred colleagues behind one address
+ * who log in at once are never held up; how far guesses in flight can overshoot is bounded by asking again right before
  * each hash. */
 #include "auth/throttle_priv.h"
 
@@ -119,7 +119,8 @@ static uint64_t greater(uint64_t a, uint64_t b)
 
 static const struct slice nobody = { NULL, 0 };
 
-unsigned throttle_check(struct throttle *t, const struct throttle_rules *rules, const struct throttle_who *who, uint64_t now_ms)
+unsigned throttle_check(struct throttle *t, const struct throttle_rules *rules, const struct throttle_who *who,
+	uint64_t now_ms)
 {
 	uint64_t now_us = now_ms * US_PER_MS, wait = 0;
 
@@ -165,8 +166,8 @@ static void charge(struct shards *s, uint64_t hash, struct pace pace, uint64_t n
 	shards_unlock(s, hash);
 }
 
-void throttle_charge(struct throttle *t, const struct throttle_rules *rules, const struct throttle_who *who, uint64_t digest,
-	uint64_t now_ms)
+void throttle_charge(struct throttle *t, const struct throttle_rules *rules, const struct throttle_who *who,
+	uint64_t digest, uint64_t now_ms)
 {
 	uint64_t now_us = now_ms * US_PER_MS;
 

@@ -36,10 +36,11 @@ struct throttle *throttle_new(size_t entries) ADIT_MUST_USE;
 void throttle_free(struct throttle *t);
 
 /* 0: go on. Else over budget: seconds until one more attempt is allowed. */
-unsigned throttle_check(struct throttle *t, const struct throttle_rules *rules, const struct throttle_who *who, uint64_t now_ms);
-/* A wrong password; `digest` names it. */
-void throttle_charge(struct throttle *t, const struct throttle_rules *rules, const struct throttle_who *who, uint64_t digest,
+unsigned throttle_check(struct throttle *t, const struct throttle_rules *rules, const struct throttle_who *who,
 	uint64_t now_ms);
+/* A wrong password; `digest` names it. */
+void throttle_charge(struct throttle *t, const struct throttle_rules *rules, const struct throttle_who *who,
+	uint64_t digest, uint64_t now_ms);
 
 /* --- known.c: the last KNOWN_PREFIXES prefixes from which each user succeeded --- */
 enum { KNOWN_PREFIXES = 32, KNOWN_DAYS = 30 };

@@ -9,10 +9,12 @@
 enum { VERDICT_KEY_BYTES = 32 };
 
 /* Born at start-up, burned at the end; without it neither a cache nor a core gives a password away. */
-struct verdict_secret { uint8_t bytes[32]; };
+struct evp_mac_ctx_st;
+struct verdict_secret { struct evp_mac_ctx_st *keyed; };
 struct verdict_key { uint8_t bytes[VERDICT_KEY_BYTES]; };
 
 bool verdict_secret_make(struct verdict_secret *secret);
+void verdict_secret_burn(struct verdict_secret *secret); /* also of a zeroed one */
 /* HMAC over user, password and the user's line (NULL: no such user), so that a changed line makes every older verdict
  * unreachable. bcrypt looks at 72 bytes only, and so does the key of such a line: one right password has one key.
  * False only when the library fails. */

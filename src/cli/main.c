@@ -20,7 +20,8 @@ enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 static void print_usage(FILE *to)
 {
 	fputs("Usage: adit COMMAND [OPTIONS]\n"
-	      "A secure web proxy: TLS to the proxy, users from an htpasswd file, CONNECT tunnels, every access on record.\n\n"
+	      "A secure web proxy: TLS to the proxy, users from an htpasswd file, CONNECT tunnels,\n"
+	      "every access on record.\n\n"
 	      "Commands:\n", to);
 	for (size_t i = 0; i < COMMANDS; i++)
 		fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].what);

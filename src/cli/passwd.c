@@ -96,7 +96,8 @@ static void say(int tty, const char *a, const char *b, const char *c)
 		return; /* the read that follows will fail as well, and that one is reported */
 }
 
-static bool ask_twice(int tty, const char *user, char line[static PASSWD_LINE_MAX + 1], size_t *n, struct passwd_error *error)
+static bool ask_twice(int tty, const char *user, char line[static PASSWD_LINE_MAX + 1], size_t *n,
+	struct passwd_error *error)
 {
 	char again[PASSWD_LINE_MAX + 1];
 	size_t again_n = 0;

@@ -94,7 +94,8 @@ static bool place_open(struct place *place, const char *path, struct passwd_erro
 	while (flock(place->folder, LOCK_EX) != 0) {
 		if (errno == EINTR)
 			continue;
-		passwd_error_set(error, "the folder %s can not be locked against a second run: %s", folder, strerrordesc_np(errno));
+		passwd_error_set(error, "the folder %s can not be locked against a second run: %s", folder,
+			strerrordesc_np(errno));
 		return false;
 	}
 	return true;
@@ -238,7 +239,8 @@ static bool take_over_access(int old, int new, const struct stat *st, struct pas
 	acl = mem_alloc((size_t)n);
 	ok = acl && fgetxattr(old, acl_name, acl, (size_t)n) == n && fsetxattr(new, acl_name, acl, (size_t)n, 0) == 0;
 	if (!ok)
-		passwd_error_set(error, "the access list of the file can not be kept: %s", strerrordesc_np(acl ? errno : ENOMEM));
+		passwd_error_set(error, "the access list of the file can not be kept: %s",
+			strerrordesc_np(acl ? errno : ENOMEM));
 	mem_free(acl);
 	return ok;
 }
@@ -271,7 +273,8 @@ static bool replace(const struct place *place, int old, const struct stat *st, c
 	return ok;
 }
 
-static enum passwd_change change_at(const struct place *place, struct slice user, const char *hash, struct passwd_error *error)
+static enum passwd_change change_at(const struct place *place, struct slice user, const char *hash,
+	struct passwd_error *error)
 {
 	enum passwd_change result = PASSWD_FAILED;
 	struct text before = { 0 }, after = { 0 };

@@ -15,7 +15,8 @@ enum passwd_change { PASSWD_ADDED, PASSWD_REPLACED, PASSWD_DELETED, PASSWD_FAILE
 
 /* Replaces or adds the user's line (hash: what stands behind the colon), or deletes it (hash NULL). The file is either
  * wholly the old or wholly the new one at any moment, and every other line is kept as it is. */
-enum passwd_change passwd_file_change(const char *path, struct slice user, const char *hash, struct passwd_error *error);
+enum passwd_change passwd_file_change(const char *path, struct slice user, const char *hash,
+	struct passwd_error *error);
 
 /* One line without its end. False: nothing could be read, or the line is longer than PASSWD_LINE_MAX. */
 bool passwd_read_stdin(char line[static PASSWD_LINE_MAX + 1], size_t *n, struct passwd_error *error);

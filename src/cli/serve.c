@@ -5,17 +5,6 @@
 
 #include <stdio.h>
 
-static bool complete(const struct conf *conf, struct conf_errors *errors)
-{
-	if (conf->tls.certificate_count == 0)
-		conf_errors_add(errors, "tls.certificates: none; give one (--cert FILE --key FILE)");
-	if (!conf->auth.htpasswd)
-		conf_errors_add(errors, "auth.htpasswd: none; give one (--htpasswd FILE), made by `adit passwd FILE USER`");
-	if (!conf->audit.directory)
-		conf_errors_add(errors, "audit.directory: none; give one (--audit-dir DIR)");
-	return errors->count == 0;
-}
-
 int serve_main(int argc, char **argv)
 {
 	struct conf_errors errors = { 0 };
@@ -33,7 +22,7 @@ int serve_main(int argc, char **argv)
 		goto out;
 	}
 	conf = options_load(&options, &errors);
-	if (!conf || !complete(conf, &errors)) {
+	if (!conf || !conf_complete(conf, &errors)) {
 		conf_errors_print(&errors, stderr);
 		conf_unref(conf);
 		goto out;

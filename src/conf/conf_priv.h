@@ -118,6 +118,9 @@ bool conf_yaml_text(struct conf_load *load, struct slice text);
 /* Walks a text that is the value of one row. */
 bool conf_yaml_value(struct conf_load *load, const struct conf_row *row, struct slice text);
 
+/* --- conf_options.c --- */
+void conf_options_apply(struct conf_load *load, const struct conf_option *options, size_t count);
+
 /* --- conf.c --- */
 /* conf_load without the file: `name` stands in messages. text.p NULL: options alone. For tests and fuzzing, too. */
 struct conf *conf_parse_text(const char *name, struct slice text, const struct conf_option *options,

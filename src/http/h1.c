@@ -1,9 +1,9 @@
 /* HTTP/1.x towards the client (RFC 9112).
  *
- * Hard part: what stays after a head. The head with its credentials lies in a buffer of our own that is wiped as soon as
- * the handler has seen them (forget); what came behind it is early data of a tunnel that may never be allowed. So it waits
- * in the same buffer, unread by anyone, until the answer is known: 200 gives it to the tunnel, a refusal drops it with
- * the connection (RFC 9931), since bytes behind a refused CONNECT must never be taken for a request. */
+ * Hard part: what stays after a head. The head with its credentials lies in a buffer of our own that is wiped as soon
+ * as the handler has seen them (forget); what came behind it is early data of a tunnel that may never be allowed. So it
+ * waits in the same buffer, unread by anyone, until the answer is known: 200 gives it to the tunnel, a refusal drops it
+ * with the connection (RFC 9931), since bytes behind a refused CONNECT must never be taken for a request. */
 #include "adit/http/h1.h"
 
 #include "adit/base/mem.h"
@@ -93,6 +93,8 @@ static void next_head(struct h1 *h)
 		close_stream(h, STREAM_CLOSE_FLUSH);
 		return;
 	}
+	if (stream_queued(h->stream) > 0)
+		stream_pause(h->stream, STREAM_PAUSE_PEER_FULL); /* who does not read its answers gets no more of them */
 	stream_resume(h->stream, STREAM_PAUSE_IDLE);
 	if (rest > 0)
 		stream_more(h->stream); /* on_readable parses what is there first */
@@ -304,8 +306,14 @@ static void on_readable(void *ctx)
 		read_more(h);
 }
 
-static void on_drained(void *ctx ADIT_UNUSED)
+static void on_drained(void *ctx)
 {
+	struct h1 *h;
+
+	OBJ_CAST(h, ctx, H1_MAGIC);
+	stream_resume(h->stream, STREAM_PAUSE_PEER_FULL);
+	if (h->state == H1_STATE_HEAD && h->have > 0)
+		stream_more(h->stream);
 }
 
 static void on_fault(void *ctx)

@@ -10,20 +10,10 @@ struct response local_answer(const struct request *r, bool draining)
 	struct slice path = r->path;
 	const char *query = path.n > 0 ? memchr(path.p, '?', path.n) : NULL;
 
-	if (r->method == HEAD_TRACE || r->method == HEAD_CONNECT) {
-		struct response refusal = response_refusal(REASON_METHOD_NOT_ALLOWED);
-
-		refusal.allow = "CONNECT, GET, HEAD";
-		return refusal;
-	}
 	if (r->method == HEAD_OTHER)
 		return response_refusal(REASON_METHOD_UNKNOWN);
-	if (r->method != HEAD_GET && r->method != HEAD_HEAD) {
-		struct response refusal = response_refusal(REASON_METHOD_NOT_ALLOWED);
-
-		refusal.allow = "CONNECT, GET, HEAD";
-		return refusal;
-	}
+	if (r->method != HEAD_GET && r->method != HEAD_HEAD)
+		return response_refusal(REASON_METHOD_NOT_ALLOWED);
 	if (query)
 		path.n = (size_t)(query - path.p);
 	if (slice_eq(path, slice_of("/healthz"))) {

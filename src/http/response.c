@@ -11,7 +11,9 @@
 
 struct response response_refusal(enum reason reason)
 {
-	return (struct response){ .status = reason_row(reason)->status, .reason = reason };
+	int status = reason_row(reason)->status;
+
+	return (struct response){ .status = status, .reason = reason, .allow = status == 405 ? "CONNECT, GET, HEAD" : NULL };
 }
 
 const char *response_phrase(int status)

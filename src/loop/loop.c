@@ -2,9 +2,9 @@
  *
  * Hard part: what runs when. Everything deferred (posted tasks, burials) hangs on one timer that is due at once, at the
  * same priority as the sockets' events: libevent serves only the highest non-empty priority per pass, so a lower one
- * would starve exactly when the worker is busy, and an event made active by hand would starve the sockets. One firing runs
- * the tasks that were queued when it began; what they post runs at the next pass, so sockets get their turn in between.
- * The dead are freed last, when no frame of theirs can be on the stack. */
+ * would starve exactly when the worker is busy, and an event made active by hand would starve the sockets. One firing
+ * runs the tasks that were queued when it began; what they post runs at the next pass, so sockets get their turn in
+ * between. The dead are freed last, when no frame of theirs can be on the stack. */
 #include "loop/loop_priv.h"
 
 #include "adit/base/clock.h"
@@ -38,7 +38,8 @@ static void wake(struct loop *loop)
 	if (loop->work_active)
 		return;
 	loop->work_active = true;
-	/* A timer that is due, not event_active: that would run again in this very pass, before any descriptor is polled. */
+	/* A timer that is due, not event_active: that would run again in this very pass, before any descriptor is
+	 * polled. */
 	evtimer_add(loop->work, &at_once);
 }
 

@@ -1,7 +1,7 @@
 /* Listening.
  *
- * Workers share an address by SO_REUSEPORT. The first socket is bound without it and given it afterwards: a second proxy
- * on the same port is then told "address in use" instead of silently taking half of the connections. */
+ * Workers share an address by SO_REUSEPORT. The first socket is bound without it and given it afterwards: a second
+ * proxy on the same port is then told "address in use" instead of silently taking half of the connections. */
 #include "server/listener.h"
 
 #include "adit/base/mem.h"

@@ -1,8 +1,8 @@
 /* The main thread: start in the right order, then signals, reload, watched files, stop in the right order.
  *
- * Start: descriptors' limit -> bind -> drop privileges -> files (keys, htpasswd, audit) -> services -> workers. What fails
- * fails before anything is served. Stop: doors -> tunnels (drain deadline) -> workers -> auth -> audit -> memory; a
- * service ends before the loops that its answers go to. */
+ * Start: descriptors' limit -> bind -> drop privileges -> files (keys, htpasswd, audit) -> services -> workers. What
+ * fails fails before anything is served. Stop: doors -> tunnels (drain deadline) -> workers -> auth -> audit -> memory;
+ * a service ends before the loops that its answers go to. */
 #include "adit/server/server.h"
 
 #include "adit/base/mem.h"
@@ -274,28 +274,6 @@ static bool hand_over(struct server *s, struct conf *conf, const struct tls_cont
 	return good;
 }
 
-static bool same_text(const char *a, const char *b)
-{
-	return (!a && !b) || (a && b && strcmp(a, b) == 0);
-}
-
-/* What cannot change while running keeps its old value, and a line says so. */
-static void say_needs_restart(const struct conf *old, const struct conf *new)
-{
-	bool same = old->listen_count == new->listen_count;
-
-	for (size_t i = 0; same && i < old->listen_count; i++)
-		same = addr_equal(&old->listen[i].address, &new->listen[i].address);
-	if (!same)
-		log_warning("reload: listen has changed: that takes a restart");
-	if (old->workers != new->workers)
-		log_warning("reload: workers has changed: that takes a restart");
-	if (!same_text(old->user, new->user))
-		log_warning("reload: user has changed: that takes a restart");
-	if (old->tunnel.buffer_bytes != new->tunnel.buffer_bytes)
-		log_warning("reload: tunnel.buffer has changed: that takes a restart");
-}
-
 /* Build everything, then hand over; a fault on the way leaves everything as it was. */
 static void reload(struct server *s)
 {
@@ -307,7 +285,8 @@ static void reload(struct server *s)
 
 	say_errors(&errors);
 	conf_errors_free(&errors);
-	if (tls && !tls_tickets_reload(s->tickets, conf->tls.ticket_secret, conf->tls.ticket_lifetime_ms, error, sizeof(error))) {
+	if (tls && !tls_tickets_reload(s->tickets, conf->tls.ticket_secret, conf->tls.ticket_lifetime_ms, error,
+		   sizeof(error))) {
 		log_err("tls.ticket_secret: %s", error);
 		goto fail;
 	}
@@ -321,7 +300,10 @@ static void reload(struct server *s)
 	}
 	if (!tls || !hand_over(s, conf, tls))
 		goto fail;
-	say_needs_restart(s->conf, conf);
+	conf_reloadable(s->conf, conf, &errors);
+	for (size_t i = 0; i < errors.count; i++)
+		log_warning("reload: %s", errors.text[i]);
+	conf_errors_free(&errors);
 	auth_reconfigure(s->shared.auth, conf, users);
 	log_set_level((enum log_level)conf->log_level);
 	conf_unref(s->conf);

@@ -1,5 +1,5 @@
-/* Files whose change matters, looked at once a second by the main thread. stat instead of inotify: it sees a rename over the
- * file, a symbolic link turned elsewhere, and a network file system alike. */
+/* Files whose change matters, looked at once a second by the main thread. stat instead of inotify: it sees a rename
+ * over the file, a symbolic link turned elsewhere, and a network file system alike. */
 #ifndef ADIT_SRC_SERVER_WATCH_H
 #define ADIT_SRC_SERVER_WATCH_H
 

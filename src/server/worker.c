@@ -1,7 +1,7 @@
 /* A worker.
  *
- * The main thread speaks to it in letters; everything else here runs on the worker's own thread. It stops by itself when
- * it drains and neither a connection nor anything else that holds the loop is left. */
+ * The main thread speaks to it in letters; everything else here runs on the worker's own thread. It stops by itself
+ * when it drains and neither a connection nor anything else that holds the loop is left. */
 #include "server/worker.h"
 
 #include "adit/base/mem.h"
@@ -243,12 +243,14 @@ static void order(struct worker *w, loop_fn *fn)
 
 void worker_drain(struct worker *w)
 {
-	order(w, on_drain_order);
+	if (w->started)
+		order(w, on_drain_order);
 }
 
 void worker_abort(struct worker *w)
 {
-	order(w, on_abort_order);
+	if (w->started)
+		order(w, on_abort_order);
 }
 
 struct order *worker_adoption(struct worker *w)

@@ -28,9 +28,10 @@ struct snapshot {
 };
 void snapshot_drop(struct snapshot *s);
 
-/* A worker that is not running yet. `listeners` (count sockets, in the order of conf->listen) are taken over. NULL: out of
- * memory or descriptors; then nothing was taken over. */
-struct worker *worker_new(const struct shared *shared, struct snapshot *snapshot, const int *listeners, size_t count) ADIT_MUST_USE;
+/* A worker that is not running yet. `listeners` (count sockets, in the order of conf->listen) are taken over. NULL: out
+ * of memory or descriptors; then nothing was taken over. */
+struct worker *worker_new(const struct shared *shared, struct snapshot *snapshot, const int *listeners,
+	size_t count) ADIT_MUST_USE;
 bool worker_start(struct worker *w) ADIT_MUST_USE; /* its thread */
 /* From the main thread. */
 void worker_drain(struct worker *w); /* stop accepting, end idle connections, stop when nothing is left */

@@ -2,7 +2,8 @@
  *
  * Hard part: closing. A socket that is closed while input waits sends RST, and the RST can overtake the answer that was
  * just written. So a flushing close sends FIN and then reads and drops until the peer ends, a deadline or a budget.
- * bufferevent_free does not close at once: its finalizer does, in the next pass; `closed` is called by the graveyard. */
+ * bufferevent_free does not close at once: its finalizer does, in the next pass; `closed` is called by the graveyard.
+ * */
 #include "adit/stream/sock.h"
 
 #include "adit/base/mem.h"
@@ -11,6 +12,7 @@
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/event.h>
+#include <unistd.h>
 
 enum { DISCARD_MAX_BYTES = 64 * 1024 };
 
@@ -37,20 +39,32 @@ static void on_grave(void *ctx)
 {
 	struct sock *k = ctx;
 
+	close(k->fd);
+	k->fd = -1;
 	k->callbacks->closed(k->ctx);
+}
+
+static void disarm(struct sock *k)
+{
+	if (k->armed)
+		event_del(&k->read_event);
+	k->armed = false;
 }
 
 static void end(struct sock *k)
 {
+	if (k->ended)
+		return;
+	k->ended = true;
 	deadline_fini(&k->linger);
-	sock_watch(k, false);
+	disarm(k);
+	loop_unpost(k->loop, &k->settled);
 	if (k->bev) {
 		bufferevent_setcb(k->bev, NULL, NULL, NULL, NULL);
-		bufferevent_free(k->bev); /* closes fd */
+		bufferevent_free(k->bev);
 		k->bev = NULL;
-		k->fd = -1;
-		loop_bury(k->loop, &k->grave, on_grave, k);
 	}
+	loop_bury(k->loop, &k->grave, on_grave, k);
 }
 
 static void discard(struct sock *k)
@@ -71,7 +85,9 @@ static void on_readable(evutil_socket_t fd ADIT_UNUSED, short what ADIT_UNUSED, 
 {
 	struct sock *k = ctx;
 
-	if (k->discarding)
+	if (!k->wanted)
+		disarm(k);
+	else if (k->discarding)
 		discard(k);
 	else
 		k->callbacks->readable(k->ctx);
@@ -92,10 +108,17 @@ static void drained(struct sock *k)
 	}
 }
 
-static void on_written(struct bufferevent *bev, void *ctx)
+static void on_settled(void *ctx)
 {
-	if (evbuffer_get_length(bufferevent_get_output(bev)) == 0)
-		drained(ctx);
+	struct sock *k = ctx;
+
+	if (sock_queued(k) == 0)
+		drained(k);
+}
+
+static void on_written(struct bufferevent *bev ADIT_UNUSED, void *ctx)
+{
+	on_settled(ctx);
 }
 
 static void on_event(struct bufferevent *bev ADIT_UNUSED, short what, void *ctx)
@@ -120,14 +143,20 @@ static void on_linger(void *ctx)
 bool sock_init(struct sock *k, struct loop *loop, int fd, const struct sock_callbacks *callbacks, void *ctx)
 {
 	*k = (struct sock){ .loop = loop, .fd = fd, .callbacks = callbacks, .ctx = ctx };
-	if (event_assign(&k->read_event, loop_base(loop), fd, EV_READ | EV_PERSIST, on_readable, k) != 0)
-		return false;
-	k->bev = bufferevent_socket_new(loop_base(loop), fd, BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS);
-	if (!k->bev)
-		return false; /* fd is not closed by a failing constructor */
-	bufferevent_setcb(k->bev, NULL, on_written, on_event, k);
 	deadline_init(&k->linger, loop, on_linger, k);
-	return true;
+	loop_task_init(&k->settled, on_settled, k);
+	return event_assign(&k->read_event, loop_base(loop), fd, EV_READ | EV_PERSIST, on_readable, k) == 0;
+}
+
+static bool queue(struct sock *k, const char *p, size_t n)
+{
+	if (!k->bev) {
+		k->bev = bufferevent_socket_new(loop_base(k->loop), k->fd, BEV_OPT_DEFER_CALLBACKS);
+		if (!k->bev)
+			return false;
+		bufferevent_setcb(k->bev, NULL, on_written, on_event, k);
+	}
+	return evbuffer_add(bufferevent_get_output(k->bev), p, n) == 0;
 }
 
 enum stream_io sock_read(struct sock *k, void *buf, size_t size, size_t *n, enum stream_fault *fault)
@@ -151,7 +180,6 @@ enum stream_io sock_read(struct sock *k, void *buf, size_t size, size_t *n, enum
 
 bool sock_write(struct sock *k, const void *data, size_t n, enum stream_fault *fault)
 {
-	struct evbuffer *output = bufferevent_get_output(k->bev);
 	const char *p = data;
 
 	ADIT_ASSERT(!k->finish_wanted);
@@ -159,7 +187,7 @@ bool sock_write(struct sock *k, const void *data, size_t n, enum stream_fault *f
 		*fault = STREAM_FAULT_RESET;
 		return false;
 	}
-	while (n > 0 && evbuffer_get_length(output) == 0) {
+	while (n > 0 && sock_queued(k) == 0) {
 		ssize_t r = send(k->fd, p, n, MSG_NOSIGNAL);
 
 		if (r < 0) {
@@ -175,7 +203,7 @@ bool sock_write(struct sock *k, const void *data, size_t n, enum stream_fault *f
 		if (n > 0)
 			break; /* a short write: the kernel is full, asking again would only say so */
 	}
-	if (n > 0 && evbuffer_add(output, p, n) != 0) {
+	if (n > 0 && !queue(k, p, n)) {
 		*fault = STREAM_FAULT_MEMORY;
 		return false;
 	}
@@ -193,19 +221,16 @@ void sock_finish(struct sock *k)
 		return;
 	k->finish_wanted = true;
 	if (sock_queued(k) == 0)
-		bufferevent_trigger(k->bev, EV_WRITE, BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
+		loop_post(k->loop, &k->settled);
 }
 
 void sock_watch(struct sock *k, bool on)
 {
-	if (on == k->reading)
-		return;
-	/* An add that fails for want of memory leaves the stream deaf; its deadlines end it. */
-	if (on && event_add(&k->read_event, NULL) != 0)
-		return;
-	if (!on)
-		event_del(&k->read_event);
-	k->reading = on;
+	/* Most pauses end before anything arrives: the event stays until it fires in vain, which saves two epoll_ctl.
+	 * An add that fails for want of memory leaves the stream deaf; its deadlines end it. */
+	k->wanted = on;
+	if (on && !k->armed)
+		k->armed = event_add(&k->read_event, NULL) == 0;
 }
 
 void sock_close(struct sock *k, enum stream_close how, bool peer_ended, unsigned linger_ms)

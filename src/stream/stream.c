@@ -30,6 +30,12 @@ void stream_attach(struct stream *s, const struct stream_handler *handler, void 
 	s->ctx = ctx;
 }
 
+/* Something to read that no descriptor event will announce. */
+static bool waits_above(const struct stream *s)
+{
+	return s->unread || s->eof || s->fault != STREAM_FAULT_NONE || (s->ops->pending && s->ops->pending(s));
+}
+
 static enum stream_io read_unread(struct stream *s, void *buf, size_t size, size_t *n)
 {
 	size_t left = s->unread_n - s->unread_at;
@@ -41,6 +47,9 @@ static enum stream_io read_unread(struct stream *s, void *buf, size_t size, size
 		mem_burn(s->unread, s->unread_n);
 		mem_free(s->unread);
 		s->unread = NULL;
+		/* The caller may take these few bytes for all there is. */
+		if (waits_above(s))
+			stream_more(s);
 	}
 	return STREAM_IO_OK;
 }
@@ -88,6 +97,12 @@ bool stream_write(struct stream *s, const void *data, size_t n)
 	return n == 0 || s->ops->write(s, data, n);
 }
 
+void stream_cork(struct stream *s, bool on)
+{
+	if (s->ops->cork)
+		s->ops->cork(s, on);
+}
+
 size_t stream_queued(const struct stream *s)
 {
 	return s->ops->queued(s);
@@ -121,8 +136,7 @@ void stream_resume(struct stream *s, unsigned bits)
 	if (before == 0 || s->pause != 0)
 		return;
 	s->ops->watch(s, true);
-	/* What waits above the descriptor will not announce itself again. */
-	if (s->unread || s->eof || s->fault != STREAM_FAULT_NONE || (s->ops->pending && s->ops->pending(s)))
+	if (waits_above(s))
 		stream_more(s);
 }
 

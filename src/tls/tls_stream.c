@@ -1,9 +1,10 @@
 /* TLS between a socket and a stream.
  *
- * OpenSSL writes into the worker's wire buffer through a BIO of ours that never blocks; what the kernel does not take is
- * queued as ciphertext below (sock). So there is no write to retry with the same bytes, no WANT_WRITE, a KeyUpdate answer
- * can go out at any time, and four records leave in one send. Reads come straight from the socket, several records at a
- * time (read-ahead); what is left inside OpenSSL is told by `pending`, since no descriptor event will tell.
+ * OpenSSL writes into the worker's wire buffer through a BIO of ours that never blocks; what the kernel does not take
+ * is queued as ciphertext below (sock). So there is no write to retry with the same bytes, no WANT_WRITE, a KeyUpdate
+ * answer can go out at any time, and four records leave in one send. Reads come straight from the socket, several
+ * records at a time (read-ahead); what is left inside OpenSSL is told by `pending`, since no descriptor event will
+ * tell.
  *
  * End of stream: SSL_OP_IGNORE_UNEXPECTED_EOF turns a bare FIN into an ordinary end that leaves writing alive; whether
  * a close_notify came is noted by the info callback. */
@@ -17,6 +18,11 @@
 #include <openssl/ssl.h>
 #include <pthread.h>
 
+/* What one turn takes from the kernel beyond twice what the reader gets: KeyUpdates and tiny records give next to nothing to
+ * the reader, and a client that sends nothing else would keep OpenSSL reading for as long as it likes. What is left in the
+ * kernel announces itself again. */
+enum { TURN_RAW_BYTES = 64 * 1024 };
+
 struct tls_stream {
 	struct stream base;
 	struct sock sock;
@@ -29,9 +35,11 @@ struct tls_stream {
 	enum stream_fault io_fault;
 	unsigned linger_ms;
 	bool open; /* handshake finished */
+	bool corked;
 	bool failed; /* SSL_ERROR_SSL or _SYSCALL: no more SSL calls but free */
 	bool raw_eof; /* FIN seen by the BIO */
 	bool raw_drained; /* the last recv returned less than it could */
+	size_t raw_left; /* of TURN_RAW_BYTES */
 	bool close_notify;
 	bool first_byte_seen;
 	bool looks_like_http;
@@ -42,12 +50,16 @@ static struct tls_stream *of(const struct stream *s)
 	return OBJ_OF(s, struct tls_stream, base);
 }
 
+enum { TLS_RECORD_MAX = 17 * 1024 }; /* with all its overhead */
+
 /* --- the BIO --- */
 
 static void flush(struct tls_stream *t)
 {
 	size_t n = t->wire->used;
 
+	if (t->corked && n < TLS_WIRE_BYTES - TLS_RECORD_MAX)
+		return;
 	t->wire->used = 0;
 	if (n > 0 && t->io_fault == STREAM_FAULT_NONE)
 		(void)sock_write(&t->sock, t->wire->bytes, n, &t->io_fault);
@@ -73,6 +85,11 @@ static int bio_read(BIO *bio, char *buf, size_t size, size_t *n)
 	struct tls_stream *t = BIO_get_data(bio);
 
 	BIO_clear_retry_flags(bio);
+	if (t->raw_left == 0) {
+		t->raw_drained = true;
+		BIO_set_retry_read(bio);
+		return 0;
+	}
 	switch (sock_read(&t->sock, buf, size, n, &t->io_fault)) {
 	case STREAM_IO_OK:
 		if (!t->first_byte_seen) {
@@ -80,6 +97,7 @@ static int bio_read(BIO *bio, char *buf, size_t size, size_t *n)
 			t->looks_like_http = buf[0] >= 'A' && buf[0] <= 'Z';
 		}
 		t->raw_drained = *n < size;
+		t->raw_left -= *n < t->raw_left ? *n : t->raw_left;
 		return 1;
 	case STREAM_IO_AGAIN:
 		t->raw_drained = true;
@@ -198,6 +216,7 @@ static void handshake(struct tls_stream *t)
 	int ret;
 
 	ERR_clear_error();
+	t->raw_left = TURN_RAW_BYTES;
 	ret = SSL_do_handshake(t->ssl);
 	if (ret != 1) {
 		if (judge(t, ret) != STREAM_IO_AGAIN) {
@@ -211,8 +230,7 @@ static void handshake(struct tls_stream *t)
 	}
 	t->open = true;
 	flush(t);
-	if (t->base.pause != 0)
-		sock_watch(&t->sock, false);
+	sock_watch(&t->sock, t->base.pause == 0);
 	t->handshake_done(t->handshake_ctx, REASON_OK);
 }
 
@@ -225,6 +243,7 @@ static enum stream_io tls_read(struct stream *s, void *buf, size_t size, size_t 
 
 	ADIT_ASSERT(t->open);
 	*n = 0;
+	t->raw_left = TURN_RAW_BYTES;
 	ERR_clear_error();
 	while (*n < size && io == STREAM_IO_OK) {
 		size_t got = 0;
@@ -232,6 +251,7 @@ static enum stream_io tls_read(struct stream *s, void *buf, size_t size, size_t 
 
 		if (ret == 1) {
 			*n += got;
+			t->raw_left += 2 * got;
 			/* asking the kernel again would only bring EAGAIN */
 			if (t->raw_drained && !SSL_has_pending(t->ssl))
 				break;
@@ -324,6 +344,18 @@ static void tls_secret(struct stream *s, bool on)
 		SSL_clear_options(of(s)->ssl, SSL_OP_CLEANSE_PLAINTEXT);
 }
 
+static void tls_cork(struct stream *s, bool on)
+{
+	struct tls_stream *t = of(s);
+
+	t->corked = on;
+	if (on)
+		return;
+	flush(t);
+	if (t->io_fault != STREAM_FAULT_NONE && s->fault == STREAM_FAULT_NONE)
+		s->fault = t->io_fault;
+}
+
 static void tls_close(struct stream *s, enum stream_close how)
 {
 	struct tls_stream *t = of(s);
@@ -341,6 +373,7 @@ static const struct stream_ops tls_ops = {
 	.watch = tls_watch,
 	.pending = tls_pending,
 	.secret = tls_secret,
+	.cork = tls_cork,
 	.close = tls_close,
 };
 

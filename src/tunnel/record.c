@@ -106,7 +106,8 @@ static void put_count(struct audit_event *e, const struct access *a, const struc
 	e->duration_ms = now_ms - a->started_ms;
 }
 
-void record_progress(struct audit *audit, const struct access *a, const struct relay_count *count, unsigned long long now_ms)
+void record_progress(struct audit *audit, const struct access *a, const struct relay_count *count,
+	unsigned long long now_ms)
 {
 	struct audit_event e = event_of(a, AUDIT_PROGRESS);
 
@@ -114,13 +115,13 @@ void record_progress(struct audit *audit, const struct access *a, const struct r
 	submit(audit, &e);
 }
 
-void record_close(struct audit *audit, const struct access *a, enum reason reason, const struct relay_count *count,
-	unsigned long long now_ms)
+void record_close(struct audit *audit, const struct access *a, enum reason reason, int status,
+	const struct relay_count *count, unsigned long long now_ms)
 {
 	struct audit_event e = event_of(a, AUDIT_CLOSE);
 
 	e.reason = reason;
-	e.status = reason_row(reason)->status;
+	e.status = status;
 	if (count->client_ended)
 		e.half_close = count->client_truncated ? "truncated" : "clean";
 	put_count(&e, a, count, now_ms);

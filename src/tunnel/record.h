@@ -27,9 +27,11 @@ enum reason record_open(struct audit *audit, struct loop *loop, const struct acc
 	struct record_wait **wait) ADIT_MUST_USE;
 void record_give_up(struct record_wait *wait);
 
-void record_progress(struct audit *audit, const struct access *a, const struct relay_count *count, unsigned long long now_ms);
-void record_close(struct audit *audit, const struct access *a, enum reason reason, const struct relay_count *count,
+void record_progress(struct audit *audit, const struct access *a, const struct relay_count *count,
 	unsigned long long now_ms);
+/* status: what the client was told, 0: nothing */
+void record_close(struct audit *audit, const struct access *a, enum reason reason, int status,
+	const struct relay_count *count, unsigned long long now_ms);
 void record_deny(struct audit *audit, const struct access *a, enum reason reason);
 
 #endif

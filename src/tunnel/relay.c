@@ -4,12 +4,13 @@
  *      client <-(flow down)- target          `to` blocked: pause `from` until `to` has drained
  *
  * Deadlines are checked by one timer that is set for the nearest of them and looks at what really happened when it
- * fires, so moving bytes costs no timer calls. Idle counts application bytes, not system calls: a peer that sends only TLS
- * KeyUpdates is idle. Stall looks at the queue's length, so a slow reader is not a dead one. */
+ * fires, so moving bytes costs no timer calls. Idle counts application bytes, not system calls: a peer that sends only
+ * TLS KeyUpdates is idle. Stall looks at the queue's length, so a slow reader is not a dead one. */
 #include "adit/tunnel/relay.h"
 
 #include "adit/base/mem.h"
 #include "adit/log/stats.h"
+#include "tunnel/inner.h"
 
 #define RELAY_MAGIC OBJ_MAGIC('r', 'e', 'l', 'y')
 
@@ -18,6 +19,7 @@ struct flow {
 	struct stream *from, *to;
 	unsigned long long bytes;
 	enum stats_id counter;
+	struct inner inner; /* of what the target sends, while it matters */
 	bool eof; /* `from` has ended */
 	bool finished; /* and the FIN has left towards `to` */
 	bool blocked; /* `to` has bytes queued */
@@ -95,10 +97,30 @@ static void block(struct flow *f)
 static void finish(struct flow *f)
 {
 	f->eof = true;
+	f->relay->active_ms = loop_now_ms(f->relay->loop); /* the other side gets its time from here, however quiet it was before */
 	stream_pause(f->from, STREAM_PAUSE_EOF);
 	stream_finish(f->to);
 	if (f->relay->limits.half_closed_ms != DEADLINE_OFF)
 		reset_check(f->relay);
+}
+
+/* The first inner TLS records towards the client each in a record of their own (inner.h says why). */
+static bool forward(struct flow *f, const char *p, size_t n)
+{
+	bool good = true;
+
+	if (f->inner.over)
+		return stream_write(f->to, p, n);
+	stream_cork(f->to, true);
+	while (good && n > 0) {
+		size_t piece = inner_next(&f->inner, p, n);
+
+		good = stream_write(f->to, p, piece);
+		p += piece;
+		n -= piece;
+	}
+	stream_cork(f->to, false);
+	return good && stream_fault(f->to) == STREAM_FAULT_NONE;
 }
 
 static void pump(struct flow *f)
@@ -123,7 +145,7 @@ static void pump(struct flow *f)
 	f->bytes += n;
 	stats_add(f->counter, (long long)n);
 	r->active_ms = loop_now_ms(r->loop);
-	if (!stream_write(f->to, r->limits.buffer, n)) {
+	if (!forward(f, r->limits.buffer, n)) {
 		fail(r, f->to);
 		return;
 	}
@@ -193,13 +215,14 @@ static bool due(const struct relay *r, unsigned long long since, unsigned ms)
 	return ms != DEADLINE_OFF && loop_now_ms(r->loop) >= since + ms;
 }
 
+/* Looks at the queue. Bytes that have left it are bytes of the tunnel as much as those that came. */
 static bool stalled(struct flow *f)
 {
 	if (!f->blocked)
 		return false;
 	if (stream_queued(f->to) < f->blocked_bytes) {
 		f->blocked_bytes = stream_queued(f->to);
-		f->blocked_ms = loop_now_ms(f->relay->loop);
+		f->blocked_ms = f->relay->active_ms = loop_now_ms(f->relay->loop);
 	}
 	return due(f->relay, f->blocked_ms, f->relay->limits.stall_ms);
 }
@@ -280,7 +303,7 @@ struct relay *relay_start(struct loop *loop, struct stream *client, struct strea
 	r->limits = *limits;
 	r->done = done;
 	r->ctx = ctx;
-	r->up = (struct flow){ .relay = r, .from = client, .to = target, .counter = STAT_BYTES_UP };
+	r->up = (struct flow){ .relay = r, .from = client, .to = target, .counter = STAT_BYTES_UP, .inner = { .over = true } };
 	r->down = (struct flow){ .relay = r, .from = target, .to = client, .counter = STAT_BYTES_DOWN };
 	r->started_ms = r->active_ms = loop_now_ms(loop);
 	loop_task_init(&r->ending, on_ending, r);

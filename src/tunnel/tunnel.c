@@ -1,10 +1,11 @@
 /* The way of one request, top to bottom.
  *
- *   screen -> authenticate -> authorise the name -> resolve -> authorise the addresses -> dial -> record -> accept -> relay
+ *   screen -> authenticate -> authorise the name -> resolve -> authorise the addresses -> dial -> record -> accept ->
+ * relay
  *
- * `steps` is that list. A step returns NEXT, WAIT (its callback will go on) or DONE (answered). Every step that waits has
- * a deadline with a reason of its own. However it ends, it ends in refuse(), vanish() or finish(), each with exactly one
- * reason and exactly one last record. */
+ * `steps` is that list. A step returns NEXT, WAIT (its callback will go on) or DONE (answered). Every step that waits
+ * has a deadline with a reason of its own. However it ends, it ends in refuse(), vanish() or finish(), each with
+ * exactly one reason and exactly one last record. */
 #include "adit/tunnel/tunnel.h"
 
 #include "adit/base/clock.h"
@@ -20,6 +21,13 @@
 #include <unistd.h>
 
 enum step { STEP_NEXT, STEP_WAIT, STEP_DONE };
+
+/* Where the tunnel may go. */
+struct choice {
+	struct addr addresses[DNS_ADDRESSES_MAX];
+	const char *rules[DNS_ADDRESSES_MAX]; /* which let each of them through */
+	size_t count;
+};
 
 #define TUNNEL_MAGIC OBJ_MAGIC('t', 'u', 'n', 'l')
 
@@ -37,9 +45,7 @@ struct tunnel {
 	struct access access;
 	char *user;
 	unsigned retry_after_s;
-	struct addr addresses[DNS_ADDRESSES_MAX];
-	const char *rules[DNS_ADDRESSES_MAX]; /* which let each of them through */
-	size_t address_count;
+	struct choice *choice; /* NULL before resolve and after dial: an idle tunnel need not carry it */
 
 	/* at most one of these is under way */
 	struct auth_job *auth;
@@ -69,6 +75,7 @@ static void on_grave(void *ctx)
 	deadline_fini(&t->progress);
 	policy_unref(t->policy);
 	conf_unref(t->conf);
+	mem_free(t->choice);
 	mem_free(t->user);
 	OBJ_FINI(t);
 	mem_free(t);
@@ -129,7 +136,8 @@ static void record_end(struct tunnel *t, enum reason reason)
 	stats_reason(reason);
 	say(t, reason);
 	if (t->recorded)
-		record_close(t->env->audit, &t->access, reason, &nothing, loop_now_ms(t->env->loop));
+		record_close(t->env->audit, &t->access, reason, reason_row(reason)->status, &nothing,
+		    loop_now_ms(t->env->loop));
 	else
 		record_deny(t->env->audit, &t->access, reason);
 }
@@ -176,7 +184,7 @@ static void finish(struct tunnel *t, enum reason reason)
 	stats_reason(reason);
 	stats_dec(STAT_TUNNELS);
 	say(t, reason);
-	record_close(t->env->audit, &t->access, reason, &count, loop_now_ms(t->env->loop));
+	record_close(t->env->audit, &t->access, reason, 200, &count, loop_now_ms(t->env->loop));
 	stream_close(t->client, client);
 	stream_close(t->target, target);
 	relay_free(t->relay);
@@ -186,6 +194,13 @@ static void finish(struct tunnel *t, enum reason reason)
 
 /* --- going on --- */
 
+static void go_on(struct tunnel *t)
+{
+	deadline_clear(&t->deadline);
+	t->at++;
+	run(t);
+}
+
 static void on_deadline(void *ctx)
 {
 	struct tunnel *t;
@@ -193,6 +208,12 @@ static void on_deadline(void *ctx)
 
 	OBJ_CAST(t, ctx, TUNNEL_MAGIC);
 	reason = t->deadline_reason;
+	if (reason == REASON_AUDIT_TIMEOUT && t->conf->audit.on_failure_allow) {
+		record_give_up(t->record); /* it may still be written; the operator has chosen not to wait for it */
+		t->record = NULL;
+		go_on(t);
+		return;
+	}
 	if (t->dial)
 		reason = dial_failure(t->dial, &t->access.address);
 	refuse(t, reason);
@@ -212,13 +233,6 @@ static enum step refuse_step(struct tunnel *t, enum reason reason)
 {
 	refuse(t, reason);
 	return STEP_DONE;
-}
-
-static void go_on(struct tunnel *t)
-{
-	deadline_clear(&t->deadline);
-	t->at++;
-	run(t);
 }
 
 /* --- the steps --- */
@@ -322,10 +336,14 @@ static enum step authorise_name(struct tunnel *t)
 	return STEP_NEXT;
 }
 
-static void take_addresses(struct tunnel *t, const struct dns_result *result)
+static bool take_addresses(struct tunnel *t, const struct addr *addresses, size_t count)
 {
-	t->address_count = result->count;
-	memcpy(t->addresses, result->addr, result->count * sizeof(t->addresses[0]));
+	t->choice = mem_alloc(sizeof(*t->choice));
+	if (!t->choice)
+		return false;
+	memcpy(t->choice->addresses, addresses, count * sizeof(*addresses));
+	t->choice->count = count;
+	return true;
 }
 
 static void on_resolved(void *ctx, enum reason verdict, const struct dns_result *result)
@@ -334,11 +352,12 @@ static void on_resolved(void *ctx, enum reason verdict, const struct dns_result 
 
 	OBJ_CAST(t, ctx, TUNNEL_MAGIC);
 	t->query = NULL;
+	if (verdict == REASON_OK && !take_addresses(t, result->addr, result->count))
+		verdict = REASON_NO_MEMORY;
 	if (verdict != REASON_OK) {
 		refuse(t, verdict);
 		return;
 	}
-	take_addresses(t, result);
 	go_on(t);
 }
 
@@ -348,18 +367,14 @@ static enum step resolve(struct tunnel *t)
 	struct dns_result result;
 	enum reason verdict;
 
-	if (host->kind == HOST_IS_ADDRESS) {
-		t->addresses[0] = host->addr;
-		t->address_count = 1;
-		return STEP_NEXT;
-	}
+	if (host->kind == HOST_IS_ADDRESS)
+		return take_addresses(t, &host->addr, 1) ? STEP_NEXT : refuse_step(t, REASON_NO_MEMORY);
 	verdict = dns_resolve(t->env->dns, host->text, on_resolved, t, &result, &t->query);
 	if (t->query)
 		return wait_for(t, t->conf->deadlines.resolve, REASON_DNS_TIMEOUT);
-	if (verdict != REASON_OK)
-		return refuse_step(t, verdict);
-	take_addresses(t, &result);
-	return STEP_NEXT;
+	if (verdict == REASON_OK && !take_addresses(t, result.addr, result.count))
+		verdict = REASON_NO_MEMORY;
+	return verdict == REASON_OK ? STEP_NEXT : refuse_step(t, verdict);
 }
 
 /* Keeps the allowed ones, exactly those are dialled. */
@@ -368,24 +383,25 @@ static enum step authorise_addresses(struct tunnel *t)
 	struct policy_question q = question(t);
 	struct policy_answer refusal = { .reason = REASON_ADDRESS_DENIED };
 	struct addr refused = { .len = 0 };
+	struct choice *c = t->choice;
 	size_t kept = 0;
 
-	for (size_t i = 0; i < t->address_count; i++) {
-		struct policy_answer answer = policy_address(t->policy, &q, &t->addresses[i]);
+	for (size_t i = 0; i < c->count; i++) {
+		struct policy_answer answer = policy_address(t->policy, &q, &c->addresses[i]);
 
 		if (answer.verdict == POLICY_ALLOW) {
-			t->rules[kept] = answer.rule;
-			t->addresses[kept] = t->addresses[i];
-			addr_set_port(&t->addresses[kept++], q.port);
+			c->rules[kept] = answer.rule;
+			c->addresses[kept] = c->addresses[i];
+			addr_set_port(&c->addresses[kept++], q.port);
 		} else if (refused.len == 0) {
 			refusal = answer;
-			refused = t->addresses[i];
+			refused = c->addresses[i];
 			addr_set_port(&refused, q.port);
 		}
 	}
-	t->address_count = kept;
+	c->count = kept;
 	if (kept > 0) {
-		t->access.rule = t->rules[0]; /* until one of them answers */
+		t->access.rule = c->rules[0]; /* until one of them answers */
 		return STEP_NEXT;
 	}
 	t->access.rule = refusal.rule;
@@ -403,9 +419,11 @@ static void on_dialled(void *ctx, enum reason verdict, int fd, const struct addr
 	t->dial = NULL;
 	if (address)
 		t->access.address = *address;
-	for (size_t i = 0; address && i < t->address_count; i++)
-		if (addr_equal(&t->addresses[i], address))
-			t->access.rule = t->rules[i];
+	for (size_t i = 0; address && i < t->choice->count; i++)
+		if (addr_equal(&t->choice->addresses[i], address))
+			t->access.rule = t->choice->rules[i];
+	mem_free(t->choice);
+	t->choice = NULL;
 	if (verdict != REASON_OK) {
 		refuse(t, verdict);
 		return;
@@ -418,7 +436,7 @@ static void on_dialled(void *ctx, enum reason verdict, int fd, const struct addr
 
 static enum step dial(struct tunnel *t)
 {
-	t->dial = dial_start(t->env->loop, t->conf, t->addresses, t->address_count, on_dialled, t);
+	t->dial = dial_start(t->env->loop, t->conf, t->choice->addresses, t->choice->count, on_dialled, t);
 	if (!t->dial)
 		return refuse_step(t, REASON_NO_MEMORY);
 	return wait_for(t, t->conf->deadlines.dial, REASON_DIAL_TIMEOUT);
@@ -504,7 +522,7 @@ static enum step accept_and_relay(struct tunnel *t)
 
 		stats_dec(STAT_TUNNELS);
 		stats_reason(REASON_NO_MEMORY);
-		record_close(t->env->audit, &t->access, REASON_NO_MEMORY, &nothing, loop_now_ms(t->env->loop));
+		record_close(t->env->audit, &t->access, REASON_NO_MEMORY, 200, &nothing, loop_now_ms(t->env->loop));
 		stream_close(t->client, STREAM_CLOSE_ABORT);
 		stream_close(t->target, STREAM_CLOSE_ABORT);
 		request_end(t->request);

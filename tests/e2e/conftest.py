@@ -1,5 +1,5 @@
-"""Fixtures: one lab per run (certificates, names, users), one proxy shared by the tests that change nothing, and a way to
-start further ones. Whatever is started passes the leak gate when its test is over."""
+"""Fixtures: one lab per run (certificates, names, users), one proxy shared by the tests that change nothing, and a
+way to start further ones. Whatever is started passes the leak gate when its test is over."""
 
 import json
 import os
@@ -93,17 +93,26 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def _shared(lab, tmp_path_factory):
-    shared = program.Proxy(lab, tmp_path_factory.mktemp("shared")).start()
-    yield shared
-    shared.stop()
+    """The shared proxy; a new one when the last one died, so that one fault fails one test."""
+    current = []
+
+    def get():
+        if not current or current[-1].process.poll() is not None:
+            current.append(program.Proxy(lab, tmp_path_factory.mktemp("shared")).start())
+        return current[-1]
+
+    yield get
+    if current:
+        current[-1].stop()
 
 
 @pytest.fixture
 def proxy(request, _shared):
     """The shared proxy: two workers, no throttle, loopback targets allowed. Nothing may be left behind in it."""
-    request.node.proxies = [_shared]
-    yield _shared
-    _shared.settle()
+    shared = _shared()
+    request.node.proxies = [shared]
+    yield shared
+    shared.settle()
 
 
 @pytest.fixture

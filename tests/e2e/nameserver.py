@@ -32,7 +32,11 @@ class NameServer:
 
     @staticmethod
     def _handler(function):
-        return type("Handler", (socketserver.BaseRequestHandler,), {"handle": lambda self: function(self.request, self.client_address)})
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self):
+                function(self.request, self.client_address)
+
+        return Handler
 
     def _on_datagram(self, request, peer):
         query, sock = request

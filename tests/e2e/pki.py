@@ -53,7 +53,8 @@ class Certificates:
         self._request("ca", "/CN=adit e2e CA")
         run(
             "openssl", "x509", "-req", "-in", folder / "ca.csr", "-signkey", folder / "ca.key", "-days", "30",
-            "-out", self.ca, "-extfile", self._extensions("ca", "basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign"),
+            "-out", self.ca, "-extfile",
+            self._extensions("ca", "basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign"),
         )
         self.proxy = self.issue("proxy", "DNS:proxy.test,DNS:localhost,IP:127.0.0.1,IP:::1")
         self.other = self.issue("other", "DNS:other.test")
@@ -68,6 +69,22 @@ class Certificates:
             "-extfile", self._extensions(name, f"subjectAltName={names}\nbasicConstraints=CA:FALSE"),
         )
         return self.folder / f"{name}.crt", self.folder / f"{name}.key"
+
+    def expired(self):
+        """A certificate of the past; only `openssl ca` takes dates."""
+        self._request("expired", "/CN=adit e2e expired")
+        (self.folder / "index.txt").write_text("")
+        config = self.folder / "ca.conf"
+        config.write_text(
+            f"[ca]\ndefault_ca=a\n[a]\ndatabase={self.folder}/index.txt\nnew_certs_dir={self.folder}\n"
+            "default_md=sha256\nrand_serial=yes\npolicy=p\n[p]\ncommonName=supplied\n"
+        )
+        run(
+            "openssl", "ca", "-batch", "-notext", "-config", config, "-cert", self.ca, "-keyfile", self.folder / "ca.key",
+            "-in", self.folder / "expired.csr", "-out", self.folder / "expired.crt",
+            "-startdate", "20200101000000Z", "-enddate", "20200201000000Z",
+        )
+        return self.folder / "expired.crt", self.folder / "expired.key"
 
     def _request(self, name, subject):
         run(

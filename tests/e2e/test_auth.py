@@ -9,7 +9,8 @@ from pki import PASSWORD, USERS, htpasswd_line
 
 
 def authorization(value):
-    return f"CONNECT 127.0.0.1:9 HTTP/1.1\r\nHost: 127.0.0.1:9\r\nProxy-Authorization: {value}\r\n\r\n".encode("latin-1")
+    head = f"CONNECT 127.0.0.1:9 HTTP/1.1\r\nHost: 127.0.0.1:9\r\nProxy-Authorization: {value}\r\n\r\n"
+    return head.encode("latin-1")
 
 
 @pytest.mark.parametrize("user", USERS)
@@ -35,7 +36,8 @@ def test_the_realm_is_configured(start):
 
 
 @pytest.mark.parametrize("user, password", [
-    ("alice", "not-it"), ("alice", ""), ("alice", PASSWORD + " "), ("alice", PASSWORD[:-1]), ("alice", PASSWORD.upper()),
+    ("alice", "not-it"), ("alice", ""), ("alice", PASSWORD + " "), ("alice", PASSWORD[:-1]),
+    ("alice", PASSWORD.upper()),
     ("ALICE", PASSWORD), ("nobody", PASSWORD), ("nobody", ""),
 ])
 def test_wrong_credentials(proxy, user, password):

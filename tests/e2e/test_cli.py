@@ -2,11 +2,13 @@
 
 import os
 import re
+import shutil
 import stat
 import subprocess
 
 import pytest
-from client import Conn
+from client import Conn, client_context
+from origin import unused_port
 from pki import PASSWORD, htpasswd_line, run
 from proxy import Proxy, adit, binary, environment
 
@@ -38,7 +40,9 @@ def test_version_and_help():
         assert result.returncode == 0 and result.stdout.strip()
 
 
-@pytest.mark.parametrize("arguments", [[], ["frobnicate"], ["--frobnicate"], ["serve", "--frobnicate"], ["serve", "-c"], ["passwd"]])
+@pytest.mark.parametrize("arguments", [
+    [], ["frobnicate"], ["--frobnicate"], ["serve", "--frobnicate"], ["serve", "-c"], ["passwd"],
+])
 def test_wrong_usage(arguments):
     result = adit(*arguments)
     assert result.returncode == 2 and result.stderr.strip() and "help" in result.stderr
@@ -88,7 +92,8 @@ def test_all_errors_at_once_with_their_places(files):
 
 
 @pytest.mark.parametrize("text, line", [
-    ("listen: [\n", None), ("workers: 1\nworkers: 2\n", 2), ("- a list\n", 1), ("listen: &a [*a]\n", None), ("\x00", None),
+    ("listen: [\n", None), ("workers: 1\nworkers: 2\n", 2), ("- a list\n", 1), ("listen: &a [*a]\n", None),
+    ("\x00", None),
     ("user: [1]\n", 1), ("%YAML 9.9\n", None),
 ])
 def test_files_that_are_no_configuration(files, text, line):
@@ -111,16 +116,11 @@ def test_check_of_a_foreign_key(files):
 
 
 def test_check_of_an_expired_certificate(files):
-    """A certificate of yesterday, by openssl's own means."""
-    folder = files.folder
-    run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", folder / "old.key",
-        "-out", folder / "old.crt", "-subj", "/CN=old", "-days", "-1", check=False)
-    if not (folder / "old.crt").exists():
-        pytest.skip("this openssl makes no certificates of the past")
-    files.config["tls"]["certificates"] = [{"chain": str(folder / "old.crt"), "key": str(folder / "old.key")}]
+    chain, key = files.lab.certificates.expired()
+    files.config["tls"]["certificates"] = [{"chain": str(chain), "key": str(key)}]
     files.write_config()
     result = adit("check", "-c", files.config_path)
-    assert "expired" in result.stderr + result.stdout
+    assert result.returncode == 2 and str(chain) in result.stderr
 
 
 def test_check_of_a_bad_htpasswd(files):
@@ -151,7 +151,8 @@ def test_serve_by_options_alone(lab, start, tmp_path):
     chain, key = lab.certificates.proxy
     proxy = Proxy(lab, tmp_path)
     proxy.arguments = [
-        "serve", "--listen", "127.0.0.1:0", "--cert", chain, "--key", key, "--htpasswd", proxy.htpasswd, "--audit-dir", proxy.audit,
+        "serve", "--listen", "127.0.0.1:0", "--cert", chain, "--key", key, "--htpasswd", proxy.htpasswd,
+        "--audit-dir", proxy.audit,
     ]
     start.launch(proxy)
     response = proxy.refused("127.0.0.1:9")
@@ -170,13 +171,7 @@ def test_two_listeners(start, lab):
     assert [address[0] for address in proxy.addresses] == ["127.0.0.1", "127.0.0.2"]
     for address in proxy.addresses:
         proxy.address = address
-        proxy.open(client_context_without_names(lab)).close()
-
-
-def client_context_without_names(lab):
-    from client import client_context
-
-    return client_context(lab.certificates.ca, check=False)
+        proxy.open(client_context(lab.certificates.ca, check=False)).close()
 
 
 def test_a_port_in_use(start, lab, tmp_path):
@@ -184,19 +179,17 @@ def test_a_port_in_use(start, lab, tmp_path):
     first = start()
     second = Proxy(lab, tmp_path, {"listen": [{"address": f"127.0.0.1:{first.port}"}]})
     result = adit("serve", "-c", second.config_path)
-    assert result.returncode not in (0, 99) and "in use" in result.stderr and "ready" not in result.stderr
+    assert result.returncode not in (0, 99) and "in use" in result.stderr and "adit: ready" not in result.stderr
     for _ in range(10):
         first.open().close()
 
 
 def test_nothing_is_half_started(lab, tmp_path):
     """The second address cannot be had: the first one is not served either."""
-    from origin import unused_port
-
     port = unused_port()
     proxy = Proxy(lab, tmp_path, {"listen": [{"address": f"127.0.0.1:{port}"}, {"address": "192.0.2.1:1"}]})
     result = adit("serve", "-c", proxy.config_path)
-    assert result.returncode > 0 and "192.0.2.1:1" in result.stderr and "ready" not in result.stderr
+    assert result.returncode > 0 and "192.0.2.1:1" in result.stderr and "adit: ready" not in result.stderr
     with pytest.raises(OSError):
         Conn(("127.0.0.1", port))
 
@@ -214,9 +207,7 @@ def test_missing_files_are_named(files, what):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_serving_as_another_account(lab, start, tmp_path):
-    """Rights are dropped before anything is read: files must be readable for that account, and a port below 1024 still works."""
-    import shutil
-
+    """Rights are dropped before anything is read: files must be readable for that account."""
     chain, key = lab.certificates.proxy
     proxy = Proxy(lab, tmp_path)
     keys = tmp_path / "keys"
@@ -240,7 +231,7 @@ def test_serving_as_another_account(lab, start, tmp_path):
 def test_files_the_account_cannot_read(lab, tmp_path):
     proxy = Proxy(lab, tmp_path, {"user": "nobody"})
     result = adit("serve", "-c", proxy.config_path)
-    assert result.returncode > 0 and result.returncode != 99 and "ready" not in result.stderr
+    assert result.returncode > 0 and result.returncode != 99 and "adit: ready" not in result.stderr
     result = adit("check", "-c", proxy.config_path)
     assert result.returncode == 2
 
@@ -282,7 +273,8 @@ def test_passwd_replaces_and_deletes(tmp_path):
     before = path.read_text().splitlines()
     assert passwd(path, "alice").returncode == 0
     after = path.read_text().splitlines()
-    assert after[:2] == before[:2] and len(after) == 3 and verified(path, "alice") and not verified(path, "alice", "old")
+    assert after[:2] == before[:2] and len(after) == 3
+    assert verified(path, "alice") and not verified(path, "alice", "old")
     assert adit("passwd", path, "bob", "--delete").returncode == 0
     assert "bob" not in path.read_text() and verified(path, "alice")
     assert path.read_text().startswith("# who works here\n")
@@ -290,8 +282,8 @@ def test_passwd_replaces_and_deletes(tmp_path):
 
 
 @pytest.mark.parametrize("user, password, options", [
-    ("alice", "x" * 73, ["--hash", "bcrypt"]), ("alice", "", []), ("alice", "x" * 513, []), ("a:b", PASSWORD, []), ("", PASSWORD, []),
-    ("a\nb", PASSWORD, []), ("alice", PASSWORD, ["--hash", "md5"]),
+    ("alice", "x" * 73, ["--hash", "bcrypt"]), ("alice", "", []), ("alice", "x" * 513, []), ("a:b", PASSWORD, []),
+    ("", PASSWORD, []), ("a\nb", PASSWORD, []), ("alice", PASSWORD, ["--hash", "md5"]),
 ])
 def test_passwd_refuses(tmp_path, user, password, options):
     path = tmp_path / "users"

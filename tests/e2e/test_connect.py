@@ -1,5 +1,7 @@
 """CONNECT by curl and by hand: what is asked for arrives, and nothing arrives that was not allowed."""
 
+import os
+
 import pytest
 from client import connect_head
 from origin import digest, echo, greet, pattern, silent, unused_port
@@ -23,7 +25,7 @@ def test_curl_reaches_an_ipv6_site(proxy, curl, web6):
 
 
 def test_curl_over_an_ipv6_listener(start, curl, web6):
-    """To an IPv6 site: this curl checks the proxy's certificate for an address only when the site has one of that family."""
+    """To an IPv6 site: some curls look for an IPv6 address in the proxy's certificate only when the site has one."""
     proxy = start({"listen": [{"address": "[::1]:0"}]})
     assert curl(proxy, "--proxy", f"https://[::1]:{proxy.port}", f"{web6.url}/hello").returncode == 0
 
@@ -43,7 +45,7 @@ def test_50_curls_at_once(proxy, curl, web, tmp_path):
     urls = []
     for i in range(50):
         urls += ["-o", tmp_path / f"out{i}", f"{web.url}/together?n=50"]
-    curl(proxy, "--parallel", "--parallel-immediate", "--parallel-max", "50", "--no-keepalive", "-H", "Connection: close", *urls)
+    curl(proxy, "--parallel", "--parallel-immediate", "--parallel-max", "50", "-H", "Connection: close", *urls)
     assert {(tmp_path / f"out{i}").read_bytes() for i in range(50)} == {b"all here"}
 
 
@@ -80,7 +82,7 @@ def test_credentials_do_not_reach_the_origin(proxy, curl, web):
 
 
 def test_what_a_200_looks_like(proxy, origin):
-    """A tunnel begins after the empty line: no length, no coding, and no Connection: close, on which old clients stumble."""
+    """A tunnel begins after the empty line: no length, no coding, no Connection: close (old clients stumble)."""
     with proxy.open() as conn:
         response = conn.ask(connect_head(origin().target))
         assert (response.version, response.status) == ("HTTP/1.1", 200)
@@ -95,15 +97,34 @@ def test_a_server_that_speaks_first(proxy, origin):
         assert conn.recv_exactly(4) == b"EHLO"
 
 
-@pytest.mark.parametrize("size", [1, 1000, 300_000])
-def test_early_data_is_delivered_after_the_200(proxy, origin, size):
+@pytest.mark.parametrize("end", ["finish", "stay"])
+@pytest.mark.parametrize("size", [1, 1000, 3000, 10_000, 40_000, 300_000])
+def test_early_data_is_delivered_after_the_200(proxy, origin, size, end):
+    """To the last byte, and with the close_notify behind it; also when nothing follows that would wake anybody."""
     target = origin(echo)
     early = pattern(size)
     with proxy.open() as conn:
-        received = conn.exchange(connect_head(target.target) + early)
-    head, _, body = received.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200") and body == early
+        if end == "finish":
+            received = conn.exchange(connect_head(target.target) + early)
+            head, _, body = received.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200") and body == early
+        else:
+            conn.send(connect_head(target.target) + early)
+            assert conn.response().status == 200
+            assert conn.recv_exactly(size) == early
     assert bytes(target.only().data) == early
+
+
+@pytest.mark.parametrize("slow", ["alice", "sha512"])
+def test_a_goodbye_right_behind_the_head(proxy, origin, slow):
+    """Head, early data and close_notify in one segment: all of it has come before the target is even dialled."""
+    target = origin(echo)
+    with proxy.open() as conn:
+        conn.tls.write(connect_head(target.target, slow) + b"early")
+        conn.finish()
+        assert conn.response().status == 200
+        assert conn.recv_all() == b"early" and conn.end == "clean"
+    assert (bytes(target.only().data), target.only().end) == (b"early", "fin")
 
 
 def test_early_data_that_looks_like_a_request_is_tunnel_data(proxy, origin):
@@ -219,8 +240,6 @@ def states(proxy):
     """States of the proxy's own IPv4 sockets."""
     names = {"01": "ESTABLISHED", "02": "SYN_SENT"}
     inodes = set()
-    import os
-
     folder = f"/proc/{proxy.process.pid}/fd"
     for entry in os.listdir(folder):
         try:

@@ -1,5 +1,5 @@
-"""Every wait has an end. Each phase gets a short deadline by configuration, and bytes that mean no progress do not extend it.
-Nothing here measures time: that the end comes at all, and with the right word, is the test."""
+"""Every wait has an end. Each phase gets a short deadline by configuration, and bytes that mean no progress do not
+extend it. Nothing here measures time: that the end comes at all, and with the right word, is the test."""
 
 import signal
 

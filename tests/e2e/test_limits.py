@@ -76,7 +76,9 @@ def test_handshakes_per_prefix(start):
     close([conn for conn in answers if conn] + [other])
 
 
-@pytest.mark.parametrize("name", ["connections", "unauthenticated", "unauthenticated_per_prefix", "handshakes_per_prefix"])
+@pytest.mark.parametrize("name", [
+    "connections", "unauthenticated", "unauthenticated_per_prefix", "handshakes_per_prefix",
+])
 def test_off(start, name):
     proxy = start({"limits": {name: "off"}})
     close(fill(proxy, 20))

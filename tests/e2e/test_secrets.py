@@ -9,6 +9,7 @@ import pytest
 from client import basic, connect_head
 from origin import echo
 from pki import htpasswd_line
+from proxy import adit
 from wait import until
 
 SECRET = "zK9-unmistakable-phrase-Qw3"
@@ -17,7 +18,7 @@ EARLY = b"yT4-bytes-of-the-tunnel-itself"
 
 
 def traces(user, password):
-    """The forms a password could stand in: itself, base64 of the pair, and the middle of that at each of three shifts."""
+    """The forms a password could stand in: itself, base64 of the pair, and its middle at each of three shifts."""
     found = {password.encode(), basic(user, password).encode()}
     for shift in range(3):
         text = base64.b64encode(b"x" * shift + password.encode())
@@ -43,7 +44,7 @@ USERS = ["carol", "dan", "erin", "fred"]
 
 
 def exercise(proxy, target):
-    """Right, wrong, unknown, malformed, in a head that is never finished, with early data, by a head that is refused."""
+    """Right, wrong, unknown, with early data, in a head that is refused, in one that is never finished."""
     for user in USERS:
         with proxy.open() as conn:
             assert conn.ask(connect_head(target.target, user, SECRET) + EARLY).status == 200
@@ -57,7 +58,8 @@ def exercise(proxy, target):
         conn.send(connect_head(target.target, "carol", SECRET)[:-2])
         conn.finish()
         conn.recv_all()
-    request = f"GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\nProxy-Authorization: Basic {basic('carol', SECRET)}\r\n\r\n"
+    login = basic("carol", SECRET)
+    request = f"GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\nProxy-Authorization: Basic {login}\r\n\r\n"
     response, conn = proxy.ask(request.encode())
     conn.close()
     assert response.status == 501
@@ -157,7 +159,12 @@ def test_passwords_do_not_stay_in_memory(readable, origin):
 @pytest.mark.parametrize("phase", ["dial", "resolve", "tunnel"])
 def test_passwords_are_gone_before_the_target_is_reached(readable, origin, black_hole, phase):
     """The request is still in work; its password is not there any more."""
-    target = {"dial": lambda: black_hole().target, "resolve": lambda: "silent.test:443", "tunnel": lambda: origin(echo).target}[phase]()
+    targets = {
+        "dial": lambda: black_hole().target,
+        "resolve": lambda: "silent.test:443",
+        "tunnel": lambda: origin(echo).target,
+    }
+    target = targets[phase]()
     with readable.open() as conn:
         conn.send(connect_head(target, "carol", SECRET))
         if phase == "tunnel":
@@ -170,6 +177,4 @@ def test_passwords_are_gone_before_the_target_is_reached(readable, origin, black
 
 def test_passwords_on_the_command_line_are_not_asked_for():
     """`adit passwd` reads them from the terminal or from stdin; there is no option to give one."""
-    from proxy import adit
-
     assert "--password" not in adit("passwd", "--help").stdout

@@ -1,6 +1,8 @@
 """TLS towards clients: versions, certificates by name, tickets over workers, and handshakes that go wrong."""
 
+import os
 import re
+import select
 import ssl
 import subprocess
 
@@ -8,6 +10,7 @@ import pytest
 from client import client_context, connect_head
 from origin import unused_port
 from pki import run
+from proxy import Proxy, adit
 from wait import until
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -30,7 +33,8 @@ def test_versions_served(proxy, lab, version):
 
 def s_client(proxy, *arguments, text="", timeout=20, check=False):
     return run(
-        "openssl", "s_client", "-connect", f"127.0.0.1:{proxy.port}", *arguments, text=text, check=check, timeout=timeout
+        "openssl", "s_client", "-connect", f"127.0.0.1:{proxy.port}", *arguments, text=text, check=check,
+        timeout=timeout,
     )
 
 
@@ -80,7 +84,7 @@ def test_alpn(proxy, lab, offer, chosen):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_tickets_are_good_on_every_worker(proxy, lab, version):
-    """The kernel spreads connections over the two workers: 16 of them do not all fall on the one that made the ticket."""
+    """The kernel spreads connections over the two workers: 16 of them do not all fall on the one that made a ticket."""
     context = only(lab, VERSIONS[version])
     session = None
     resumed = 0
@@ -192,9 +196,6 @@ def test_key_updates_are_answered(proxy, origin):
 
 def keyupdate_sent(process):
     """s_client writes KEYUPDATE on its standard error as soon as it has asked for one."""
-    import os
-    import select
-
     buffer = getattr(process, "seen_output", b"")
     while select.select([process.stdout], [], [], 0)[0]:
         chunk = os.read(process.stdout.fileno(), 65536)
@@ -220,8 +221,6 @@ def test_many_handshakes_given_up_at_once(proxy):
 
 def test_a_key_of_another_certificate_is_told_at_start(start, lab, tmp_path):
     """A key that does not belong to its certificate is told at start, and nothing listens."""
-    from proxy import Proxy, adit
-
     chain, _ = lab.certificates.proxy
     _, key = lab.certificates.other
     port = unused_port()
@@ -229,5 +228,5 @@ def test_a_key_of_another_certificate_is_told_at_start(start, lab, tmp_path):
         "listen": [{"address": f"127.0.0.1:{port}"}], "tls": {"certificates": [{"chain": str(chain), "key": str(key)}]},
     })
     result = adit("serve", "-c", proxy.config_path)
-    assert result.returncode not in (0, -6, 99) and "ready" not in result.stderr
+    assert result.returncode not in (0, -6, 99) and "adit: ready" not in result.stderr
     assert str(key) in result.stderr or str(chain) in result.stderr

@@ -2,6 +2,7 @@
 
 import ssl
 import subprocess
+import threading
 
 import pytest
 from client import client_context, connect_head
@@ -168,8 +169,6 @@ def test_a_stalled_client_does_not_fill_memory(start, origin):
 
 
 def test_a_stalled_target_does_not_fill_memory(start, origin):
-    import threading
-
     proxy = start({"tunnel": {"buffer": "256KiB"}, "workers": 1}, env=SMALL_QUARANTINE)
     target = origin(deaf)
     with proxy.tunnel(target.target) as conn:

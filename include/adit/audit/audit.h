@@ -69,9 +69,9 @@ void audit_reopen(struct audit *audit);
 bool audit_reconfigure(struct audit *audit, const struct audit_config *config, char *error,
 		       size_t error_size) ADIT_MUST_USE;
 
-/* Called once, on the writer's thread: REASON_OK after write(2) of access.jsonl and of the user's file, else
- * REASON_AUDIT_UNAVAILABLE. Must be quick. It comes even when its requester lost patience: ctx has to live until
- * then. */
+/* Called once, on the writer's thread (on audit_stop's when the disk hangs): REASON_OK after write(2) of access.jsonl
+ * and of the user's file, else REASON_AUDIT_UNAVAILABLE. Must be quick. It comes even when its requester lost
+ * patience: ctx has to live until then. */
 typedef void audit_done_fn(void *ctx, enum reason verdict);
 
 /* Queues one record; done may be NULL. REASON_OK: queued, done will be called once. REASON_AUDIT_UNAVAILABLE (queue

@@ -6,7 +6,9 @@
 #include "adit/base/slice.h"
 #include <stdio.h>
 
-enum hash_kind { HASH_BCRYPT, HASH_YESCRYPT, HASH_SHA512, HASH_SHA256, HASH_MD5, HASH_APR1, HASH_SHA1, HASH_KIND_COUNT };
+enum hash_kind {
+	HASH_BCRYPT, HASH_YESCRYPT, HASH_SHA512, HASH_SHA256, HASH_MD5, HASH_APR1, HASH_SHA1, HASH_KIND_COUNT
+};
 const char *hash_kind_name(enum hash_kind kind);
 
 struct user {
@@ -20,8 +22,8 @@ struct user {
 struct users;
 
 /* Parses text; on any bad line returns NULL after report(ctx, line, message) for each of them (bounded). DES-crypt and
- * plain text are refused by line, so are hashes whose one check would outlast a login's deadline. Two lines of one user: an
- * error. Blank lines and '#' comments are skipped; CRLF is fine. */
+ * plain text are refused by line, so are hashes whose one check would outlast a login's deadline, and a second line of
+ * one user. Blank lines and '#' comments are skipped; CRLF is fine. */
 typedef void users_report_fn(void *ctx, unsigned line, const char *message);
 struct users *users_parse(struct slice text, users_report_fn *report, void *ctx) ADIT_MUST_USE;
 /* Reads path (at most 64 MiB; line 0 in reports about the file itself). Never on an event loop. */

@@ -11,7 +11,13 @@ enum reason {
 };
 
 /* syslog priorities as far as a reason needs them */
-enum reason_level { REASON_LEVEL_DEBUG, REASON_LEVEL_INFO, REASON_LEVEL_NOTICE, REASON_LEVEL_WARNING, REASON_LEVEL_ERR };
+enum reason_level {
+	REASON_LEVEL_DEBUG,
+	REASON_LEVEL_INFO,
+	REASON_LEVEL_NOTICE,
+	REASON_LEVEL_WARNING,
+	REASON_LEVEL_ERR
+};
 
 struct reason_row {
 	const char *name; /* the word: record, log, counter, Proxy-Status details */

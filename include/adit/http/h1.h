@@ -8,7 +8,8 @@
 struct h1;
 
 /* Reads requests from `stream` (attached by this call) and closes it in the end; free after its closed callback.
- * `client` and `handler` must outlive it; takes a reference to conf. NULL: out of memory, the stream is still the caller's. */
+ * `client` and `handler` must outlive it; takes a reference to conf. NULL: out of memory, the stream is still the
+ * caller's. */
 struct h1 *h1_start(struct loop *loop, struct stream *stream, const struct client *client, struct conf *conf,
 	const struct http_handler *handler, void *handler_ctx) ADIT_MUST_USE;
 void h1_free(struct h1 *h);

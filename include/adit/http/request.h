@@ -49,8 +49,8 @@ struct request {
 struct http_handler {
 	/* A request is there. The handler answers now or later. Returns what `gone` is called with. */
 	void *(*begin)(void *ctx, struct request *r);
-	/* The request (or its tunnel) must end for `reason`; no call of the request's operations but, for a tunnel that was
-	 * accepted, closing its stream and request_end. */
+	/* The request (or its tunnel) must end for `reason`; no call of the request's operations but, for a tunnel that
+	 * was accepted, closing its stream and request_end. */
 	void (*gone)(void *object, enum reason reason);
 };
 
@@ -67,8 +67,8 @@ static inline void request_respond(struct request *r, const struct response *res
 }
 
 /* 200 to a CONNECT. The client's side of the tunnel, attached to nobody, with the bytes that came behind the head;
- * to be closed by the handler, who then calls request_end. NULL: the client is gone or memory is: respond is not possible
- * any more either, the handler calls request_end. */
+ * to be closed by the handler, who then calls request_end. NULL: the client is gone or memory is: respond is not
+ * possible any more either, the handler calls request_end. */
 static inline struct stream *request_accept(struct request *r)
 {
 	return r->ops->accept(r);

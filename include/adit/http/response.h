@@ -24,8 +24,8 @@ struct response response_refusal(enum reason reason);
 /* RFC 9110 reason phrase. */
 const char *response_phrase(int status);
 
-/* Head and body as HTTP/1.1, `head_only` without the body (HEAD). Number of bytes, at most RESPONSE_MAX; a body that does
- * not fit is a programming error. Pure. */
+/* Head and body as HTTP/1.1, `head_only` without the body (HEAD). Number of bytes, at most RESPONSE_MAX; a body that
+ * does not fit is a programming error. Pure. */
 enum { RESPONSE_MAX = 4096 };
 size_t response_format_h1(const struct response *r, bool keep_alive, bool head_only, char out[static RESPONSE_MAX]);
 

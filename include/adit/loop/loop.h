@@ -1,4 +1,5 @@
-/* One thread's event loop: an event_base (NOLOCK), a run queue, deadlines, a graveyard, and a mailbox for other threads.
+/* One thread's event loop: an event_base (NOLOCK), a run queue, deadlines, a graveyard, and a mailbox for other
+ * threads.
  *
  * Rules (each has a trap behind it): no callback calls another callback, it posts; an object that closes is buried
  * and freed by the loop when none of its frames can be on the stack; a wait has one absolute deadline.
@@ -76,8 +77,8 @@ struct loop_letter {
 	loop_fn *fn;
 	void *ctx;
 };
-/* The letter belongs to the loop until its fn runs. Never fails, never waits for the loop. After loop_free nothing may be
- * sent: whoever sends must have been stopped first. */
+/* The letter belongs to the loop until its fn runs. Never fails, never waits for the loop. After loop_free nothing may
+ * be sent: whoever sends must have been stopped first. */
 void loop_send(struct loop *loop, struct loop_letter *letter, loop_fn *fn, void *ctx);
 
 #endif

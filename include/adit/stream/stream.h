@@ -1,8 +1,8 @@
 /* A two-way byte stream as relay and http see it: TCP, TLS, later an HTTP/2 stream, and one in memory for tests.
  * libevent's and OpenSSL's traps stay behind this interface.
  *
- * Writing: bytes go out at once while nothing is queued; what blocks is queued. Whoever writes looks at stream_queued and
- * stops feeding (that is the back-pressure; nothing here refuses bytes). Reading: on while no pause bit is set.
+ * Writing: bytes go out at once while nothing is queued; what blocks is queued. Whoever writes looks at stream_queued
+ * and stops feeding (that is the back-pressure; nothing here refuses bytes). Reading: on while no pause bit is set.
  * Callbacks come from the loop, never from inside a call of this interface. */
 #ifndef ADIT_STREAM_STREAM_H
 #define ADIT_STREAM_STREAM_H
@@ -58,6 +58,7 @@ struct stream_ops {
 	void (*watch)(struct stream *s, bool on); /* readiness events on or off */
 	bool (*pending)(const struct stream *s); /* bytes wait above the descriptor: no event will tell; may be NULL */
 	void (*secret)(struct stream *s, bool on); /* may be NULL */
+	void (*cork)(struct stream *s, bool on); /* may be NULL */
 	void (*close)(struct stream *s, enum stream_close how); /* frees in the end, calling stream_closed */
 };
 
@@ -90,6 +91,9 @@ bool stream_unread(struct stream *s, const void *data, size_t n) ADIT_MUST_USE;
 
 /* False: the stream is broken (stream_fault); nothing of it arrives in full then. */
 bool stream_write(struct stream *s, const void *data, size_t n) ADIT_MUST_USE;
+/* Writes between on and off leave together, each in a record of its own where there are records. Off before returning
+ * to the loop; a fault shows at the next write. */
+void stream_cork(struct stream *s, bool on);
 size_t stream_queued(const struct stream *s);
 /* No more writes: FIN after what is queued (TLS: close_notify, then FIN). Reading goes on. Idempotent. */
 void stream_finish(struct stream *s);
@@ -104,8 +108,8 @@ enum stream_fault stream_fault(const struct stream *s);
 /* The end came without the peer's proper good-bye (TLS: FIN without close_notify). */
 bool stream_truncated(const struct stream *s);
 
-/* Ends it, from anywhere, also inside a callback: no callback of the handler any more. Once only. The stream frees itself
- * later from the loop. */
+/* Ends it, from anywhere, also inside a callback: no callback of the handler any more. Once only. The stream frees
+ * itself later from the loop. */
 void stream_close(struct stream *s, enum stream_close how);
 /* closed(ctx) is called from the loop at the very end, whoever closed: for the one who counts connections. */
 void stream_on_closed(struct stream *s, loop_fn *closed, void *ctx);

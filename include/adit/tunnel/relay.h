@@ -1,8 +1,8 @@
 /* Bytes both ways between the client's stream and the target's, until both directions have ended.
  *
- * One flow per direction, the same code for both. A flow reads only while the far side has nothing queued, so at most one
- * read (relay_limits.buffer_bytes) waits per direction. A half-close travels: the end of one side becomes FIN on the other
- * after its last byte, while the other direction goes on. */
+ * One flow per direction, the same code for both. A flow reads only while the far side has nothing queued, so at most
+ * one read (relay_limits.buffer_bytes) waits per direction. A half-close travels: the end of one side becomes FIN on
+ * the other after its last byte, while the other direction goes on. */
 #ifndef ADIT_TUNNEL_RELAY_H
 #define ADIT_TUNNEL_RELAY_H
 
@@ -22,7 +22,8 @@ struct relay_count {
 	bool client_ended, client_truncated; /* the client's side was closed, and how */
 };
 
-/* Once, from the loop, never from inside relay_start: how it ended. Both streams are still open and the caller's to close. */
+/* Once, from the loop, never from inside relay_start: how it ended. Both streams are still open and the caller's to
+ * close. */
 typedef void relay_done_fn(void *ctx, enum reason reason);
 
 /* Attaches to both streams. NULL: out of memory. */

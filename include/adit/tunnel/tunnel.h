@@ -9,7 +9,8 @@
 #include "adit/http/request.h"
 #include "adit/policy/policy.h"
 
-/* What requests of one worker work with. conf and policy are those in force: a request takes references when it begins. */
+/* What requests of one worker work with. conf and policy are those in force: a request takes references when it begins.
+ * */
 struct tunnel_env {
 	struct loop *loop;
 	struct conf *conf;

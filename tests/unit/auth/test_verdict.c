@@ -48,6 +48,8 @@ Test(verdict, keys)
 	cr_expect_not(same(whole_sha, key_of(&s, "a", long_password, &sha)));
 	long_password[71] = 'y';
 	cr_expect_not(same(whole, key_of(&s, "a", long_password, &line)));
+	verdict_secret_burn(&s);
+	verdict_secret_burn(&other);
 }
 
 static void no_report(void *ctx ADIT_UNUSED, unsigned line, const char *message)
@@ -81,6 +83,7 @@ Test(verdict, decoys_spread_over_the_lines_and_stay)
 	cr_expect_null(verdict_decoy(&s, none, slice_of("nobody")));
 	users_unref(users);
 	users_unref(none);
+	verdict_secret_burn(&s);
 }
 
 static struct verdict_key number_key(uint32_t n)
