@@ -3,6 +3,8 @@
  * The counter is compiled in always: one thread-local load per allocation, and the release build is the tested one. */
 #include "adit/base/mem.h"
 
+#include "adit/base/fault.h"
+
 #include <openssl/crypto.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +18,8 @@ static _Thread_local struct fault fault;
 
 static bool fails_now(void)
 {
+	if (fault_alloc())
+		return true;
 	if (fault.countdown == 0)
 		return false;
 	if (fault.countdown > 1) {

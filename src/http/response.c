@@ -13,7 +13,11 @@ struct response response_refusal(enum reason reason)
 {
 	int status = reason_row(reason)->status;
 
-	return (struct response){ .status = status, .reason = reason, .allow = status == 405 ? "CONNECT, GET, HEAD" : NULL };
+	return (struct response){
+		.status = status,
+		.reason = reason,
+		.allow = status == 405 ? "CONNECT, GET, HEAD" : NULL,
+	};
 }
 
 const char *response_phrase(int status)

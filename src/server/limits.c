@@ -18,7 +18,7 @@ enum { SHARDS = 16, NETWORKS_PER_SHARD = 4096 };
 struct network {
 	unsigned unauthenticated;
 	double handshakes; /* tokens left in the bucket */
-	uint64_t refilled_ms;
+	uint64_t refilled_ms; /* 0: the bucket was not in use and is full */
 };
 
 struct shard {
@@ -100,14 +100,17 @@ static enum reason enter_network(struct limits *l, const struct conf *conf, cons
 		verdict = REASON_NO_MEMORY;
 	} else {
 		if (rate->count > 0)
-			refill(n, rate, fresh);
+			refill(n, rate, fresh || n->refilled_ms == 0);
+		else
+			n->refilled_ms = 0;
 		if (most > 0 && n->unauthenticated >= most)
 			verdict = REASON_LIMIT_PREFIX;
 		else if (rate->count > 0 && n->handshakes < 1)
 			verdict = REASON_LIMIT_HANDSHAKES;
 		if (verdict == REASON_OK) {
 			n->unauthenticated++;
-			n->handshakes -= 1;
+			if (rate->count > 0)
+				n->handshakes -= 1;
 		}
 	}
 	pthread_mutex_unlock(&shard->lock);

@@ -6,7 +6,7 @@
  * */
 #include "adit/stream/sock.h"
 
-#include "adit/base/mem.h"
+#include "adit/base/fault.h"
 
 #include <errno.h>
 #include <event2/buffer.h>
@@ -164,7 +164,7 @@ enum stream_io sock_read(struct sock *k, void *buf, size_t size, size_t *n, enum
 	ssize_t r;
 
 	do
-		r = recv(k->fd, buf, size, 0);
+		r = recv(k->fd, buf, fault_receive(size), 0);
 	while (r < 0 && errno == EINTR);
 	if (r > 0) {
 		*n = (size_t)r;
@@ -187,7 +187,7 @@ bool sock_write(struct sock *k, const void *data, size_t n, enum stream_fault *f
 		*fault = STREAM_FAULT_RESET;
 		return false;
 	}
-	while (n > 0 && sock_queued(k) == 0) {
+	while (n > 0 && sock_queued(k) == 0 && !fault_send()) {
 		ssize_t r = send(k->fd, p, n, MSG_NOSIGNAL);
 
 		if (r < 0) {

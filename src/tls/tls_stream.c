@@ -2,7 +2,7 @@
  *
  * OpenSSL writes into the worker's wire buffer through a BIO of ours that never blocks; what the kernel does not take
  * is queued as ciphertext below (sock). So there is no write to retry with the same bytes, no WANT_WRITE, a KeyUpdate
- * answer can go out at any time, and four records leave in one send. Reads come straight from the socket, several
+ * answer can go out at any time, and many records leave in one send. Reads come straight from the socket, several
  * records at a time (read-ahead); what is left inside OpenSSL is told by `pending`, since no descriptor event will
  * tell.
  *
@@ -18,9 +18,9 @@
 #include <openssl/ssl.h>
 #include <pthread.h>
 
-/* What one turn takes from the kernel beyond twice what the reader gets: KeyUpdates and tiny records give next to nothing to
- * the reader, and a client that sends nothing else would keep OpenSSL reading for as long as it likes. What is left in the
- * kernel announces itself again. */
+/* What one turn takes from the kernel beyond twice what the reader gets: KeyUpdates and tiny records give next to
+ * nothing to the reader, and a client that sends nothing else would keep OpenSSL reading for as long as it likes. What
+ * is left in the kernel announces itself again. */
 enum { TURN_RAW_BYTES = 64 * 1024 };
 
 struct tls_stream {

@@ -19,7 +19,7 @@ struct flow {
 	struct stream *from, *to;
 	unsigned long long bytes;
 	enum stats_id counter;
-	struct inner inner; /* of what the target sends, while it matters */
+	struct inner inner; /* of what the target sends */
 	bool eof; /* `from` has ended */
 	bool finished; /* and the FIN has left towards `to` */
 	bool blocked; /* `to` has bytes queued */
@@ -97,28 +97,24 @@ static void block(struct flow *f)
 static void finish(struct flow *f)
 {
 	f->eof = true;
-	f->relay->active_ms = loop_now_ms(f->relay->loop); /* the other side gets its time from here, however quiet it was before */
+	/* the other side gets its time from here, however quiet it was before */
+	f->relay->active_ms = loop_now_ms(f->relay->loop);
 	stream_pause(f->from, STREAM_PAUSE_EOF);
 	stream_finish(f->to);
 	if (f->relay->limits.half_closed_ms != DEADLINE_OFF)
 		reset_check(f->relay);
 }
 
-/* The first inner TLS records towards the client each in a record of their own (inner.h says why). */
+/* Towards the client in two records where inner.h says why. */
 static bool forward(struct flow *f, const char *p, size_t n)
 {
-	bool good = true;
+	size_t cut = inner_last(&f->inner, p, n);
+	bool good;
 
-	if (f->inner.over)
+	if (cut == 0)
 		return stream_write(f->to, p, n);
 	stream_cork(f->to, true);
-	while (good && n > 0) {
-		size_t piece = inner_next(&f->inner, p, n);
-
-		good = stream_write(f->to, p, piece);
-		p += piece;
-		n -= piece;
-	}
+	good = stream_write(f->to, p, cut) && stream_write(f->to, p + cut, n - cut);
 	stream_cork(f->to, false);
 	return good && stream_fault(f->to) == STREAM_FAULT_NONE;
 }
@@ -303,7 +299,8 @@ struct relay *relay_start(struct loop *loop, struct stream *client, struct strea
 	r->limits = *limits;
 	r->done = done;
 	r->ctx = ctx;
-	r->up = (struct flow){ .relay = r, .from = client, .to = target, .counter = STAT_BYTES_UP, .inner = { .over = true } };
+	r->up = (struct flow){ .relay = r, .from = client, .to = target, .counter = STAT_BYTES_UP };
+	r->up.inner.over = true;
 	r->down = (struct flow){ .relay = r, .from = target, .to = client, .counter = STAT_BYTES_DOWN };
 	r->started_ms = r->active_ms = loop_now_ms(loop);
 	loop_task_init(&r->ending, on_ending, r);

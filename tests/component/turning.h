@@ -8,15 +8,17 @@
 #include <dirent.h>
 #include <poll.h>
 
-/* Turns the loop until the condition holds; fails after some 20 s. */
-#define UNTIL(loop, condition)                                                     \
-	do {                                                                       \
-		for (unsigned turn_ = 0; !(condition) && turn_ < 20000; turn_++) { \
-			loop_turn(loop);                                           \
-			if (!(condition))                                          \
-				poll(NULL, 0, 1);                                  \
-		}                                                                  \
-		cr_assert(condition);                                              \
+/* Turns the loop until the condition holds (looked at once a turn); fails after some 20 s. */
+#define UNTIL(loop, condition)                                                    \
+	do {                                                                      \
+		bool holds_ = false;                                              \
+		for (unsigned turn_ = 0; !holds_ && turn_ < 20000; turn_++) {     \
+			loop_turn(loop);                                          \
+			holds_ = (condition);                                     \
+			if (!holds_)                                              \
+				poll(NULL, 0, 1);                                 \
+		}                                                                 \
+		cr_assert(holds_, "waited in vain: " #condition);                 \
 	} while (0)
 
 static inline unsigned open_descriptors(void)

@@ -26,8 +26,12 @@ def run(*command, text=None, check=True, timeout=60):
 
 
 def htpasswd_line(user, password=PASSWORD, options=("-B", "-C", "4")):
-    """NAME:HASH as Apache's tool writes it; the password goes in by stdin."""
-    return run("htpasswd", "-n", "-i", *options, user, text=password).stdout.strip()
+    """NAME:HASH as Apache's tool writes it; the password goes in by stdin. Older ones know no -2, -5: by openssl then."""
+    result = run("htpasswd", "-n", "-i", *options, user, text=password, check=False)
+    if result.returncode == 0:
+        return result.stdout.strip()
+    kind = {"-2": "-5", "-5": "-6"}[options[0]]
+    return f"{user}:" + run("openssl", "passwd", kind, "-stdin", text=password).stdout.strip()
 
 
 def write_htpasswd(path, lines):
@@ -80,8 +84,8 @@ class Certificates:
             "default_md=sha256\nrand_serial=yes\npolicy=p\n[p]\ncommonName=supplied\n"
         )
         run(
-            "openssl", "ca", "-batch", "-notext", "-config", config, "-cert", self.ca, "-keyfile", self.folder / "ca.key",
-            "-in", self.folder / "expired.csr", "-out", self.folder / "expired.crt",
+            "openssl", "ca", "-batch", "-notext", "-config", config, "-cert", self.ca,
+            "-keyfile", self.folder / "ca.key", "-in", self.folder / "expired.csr", "-out", self.folder / "expired.crt",
             "-startdate", "20200101000000Z", "-enddate", "20200201000000Z",
         )
         return self.folder / "expired.crt", self.folder / "expired.key"

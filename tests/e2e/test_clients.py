@@ -87,8 +87,8 @@ INNER = [b"\x16\x03\x03\x00\x04aaaa", b"\x17\x03\x03\x00\x05bbbbb", b"\x17\x03\x
 
 @pytest.mark.parametrize("partial", [b"", b"\x17\x03\x03\x01\x00begun"], ids=["whole", "and-a-beginning"])
 def test_the_last_inner_record_comes_in_a_record_of_its_own(proxy, origin, partial):
-    """git of Debian (libcurl with GnuTLS) takes one inner TLS record, then waits for its socket: when further ones came
-    in the same outer record it waits for ever, unless something is left in the socket. So the last complete one must be."""
+    """git of Debian (libcurl with GnuTLS) takes one inner TLS record, then waits for its socket. When more of them came
+    in one outer record it waits for ever, unless something is left in the socket: so the last complete one must be."""
 
     def burst(seen):
         seen.recv()

@@ -81,7 +81,7 @@ def test_a_reset_by_the_client(proxy, origin, context):
     conn.reset()
     seen = target.only()
     until(lambda: seen.done, "the end at the origin")
-    record = proxy.record(kind="close", target=target.target)
+    record = proxy.record_of(conn)
     assert (record["reason"], record["bytes_up"]) == ("client_reset", 1)
     assert seen.end == "reset", "a reset stays one"
 
@@ -100,7 +100,7 @@ def test_bytes_before_a_reset_are_counted(proxy, origin):
     conn.send(b"hello")
     assert conn.recv_exactly(5) == b"hello"
     conn.reset()
-    record = proxy.record(kind="close", target=target.target)
+    record = proxy.record_of(conn)
     assert (record["bytes_up"], record["bytes_down"]) == (5, 5)
 
 
@@ -225,7 +225,7 @@ def test_s_client_ends_cleanly(proxy, origin, flag):
     process.stdin.close()
     until(lambda: seen.done, "the end at the origin")
     assert seen.end == "fin"
-    record = proxy.record(kind="close", target=target.target)
+    record = proxy.record(kind="close", address_port=target.port, local_port=target.only().peer[1])
     assert (record["half_close"], record["bytes_up"]) == ("clean", 10)
     process.wait(20)
     process.stdout.close()
@@ -244,7 +244,7 @@ def test_s_client_killed_is_truncation(proxy, origin, flag):
     process.kill()
     process.wait(20)
     until(lambda: seen.done, "the end at the origin")
-    record = proxy.record(kind="close", target=target.target)
+    record = proxy.record(kind="close", address_port=target.port, local_port=target.only().peer[1])
     assert record["bytes_up"] == 10
     assert record.get("half_close") == "truncated" or record["reason"] == "client_reset"
     process.stdin.close()
@@ -262,4 +262,4 @@ def test_s_client_receives_all_to_the_close_notify(proxy, origin, flag):
     process.stdin.close()
     process.stdout.close()
     assert process.wait(20) == 0
-    assert proxy.record(kind="close", target=target.target)["reason"] == "ok"
+    assert proxy.record(kind="close", address_port=target.port, local_port=target.only().peer[1])["reason"] == "ok"

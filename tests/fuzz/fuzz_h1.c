@@ -5,7 +5,7 @@
 #include "adit/http/local.h"
 
 /* scripts/fuzz compiles one file */
-#include "../component/mem_stream.c"
+#include "component/mem_stream.c"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -19,7 +19,7 @@ void mem_free(void *p);
 /* Overwrites a secret so that the compiler cannot leave it out (OPENSSL_cleanse). */
 void mem_burn(void *p, size_t size);
 
-/* Fault injection, for tests and --enable-faults builds: the n-th allocation from now on this thread (1 = the
+/* Fault injection for tests (from outside the process: fault.h): the n-th allocation from now on this thread (1 = the
  * next) fails, and all after it too when `forever`. 0 turns it off. Counts only mem_* calls. */
 void mem_fault_set(unsigned long nth, bool forever);
 /* True when the fault set last was reached. */

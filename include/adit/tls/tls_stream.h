@@ -6,9 +6,9 @@
 #include "adit/stream/stream.h"
 #include "adit/tls/context.h"
 
-/* Where one worker's TLS records gather before they go to the kernel in one send: room for four full records, their
- * overhead, and a few small ones. Empty between callbacks, so one serves all connections of the worker. */
-enum { TLS_WIRE_BYTES = 72 * 1024 };
+/* Where one worker's TLS records gather before they go to the kernel in one send: room for what a relay writes at once
+ * (tunnel.buffer's default) and the records' overhead. Empty between callbacks, so one serves all connections. */
+enum { TLS_WIRE_BYTES = 288 * 1024 };
 struct tls_wire {
 	size_t used;
 	unsigned char bytes[TLS_WIRE_BYTES];

@@ -462,6 +462,51 @@ Test(tls_stream, large_reads_arrive_whole)
 	}
 }
 
+/* Corked writes leave together, each in a record of its own. */
+Test(tls_stream, a_cork_holds_writes_and_keeps_them_apart)
+{
+	EACH_VERSION(v) {
+		unsigned char buf[4096], piece[10];
+		size_t n;
+		char byte;
+
+		begin(*v, false);
+		ERR_clear_error();
+		while (SSL_read_ex(client, buf, sizeof(buf), &n) == 1)
+			cr_assert(false, "nothing was written");
+		ERR_clear_error();
+		stream_cork(s, true);
+		for (size_t i = 0; i < 3; i++) {
+			memset(piece, 'a' + (int)i, sizeof(piece));
+			cr_assert(stream_write(s, piece, sizeof(piece)));
+		}
+		loop_turn(loop);
+		cr_assert_lt(recv(fd, &byte, 1, MSG_PEEK), 0, "it has left already");
+		stream_cork(s, false);
+		for (size_t i = 0; i < 3; i++) {
+			UNTIL(loop, SSL_read_ex(client, buf, sizeof(buf), &n) == 1);
+			cr_assert_eq(n, sizeof(piece), "record %zu has %zu bytes", i, n);
+			cr_assert_eq(buf[0], 'a' + (int)i);
+		}
+		ERR_clear_error();
+		end();
+	}
+}
+
+Test(tls_stream, corked_writes_may_be_more_than_the_wire_holds)
+{
+	EACH_VERSION(v) {
+		begin(*v, true);
+		client_got = 0;
+		stream_cork(s, true);
+		server_sends(MUCH);
+		stream_cork(s, false);
+		client_takes(MUCH);
+		cr_assert_eq(client_got, (size_t)MUCH);
+		end();
+	}
+}
+
 /* What OpenSSL holds is announced by no descriptor. */
 Test(tls_stream, what_openssl_holds_is_told_after_a_pause)
 {
