@@ -81,16 +81,32 @@ static void discard(struct sock *k)
 		end(k); /* the end, a fault, or enough */
 }
 
+/* A paused side is not deaf for all: its RST is news, while a FIN behind unread bytes is not. */
+static void look_for_reset(struct sock *k)
+{
+	char byte;
+
+	if (k->faulted || recv(k->fd, &byte, 1, MSG_PEEK) >= 0 || errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
+		return;
+	k->faulted = true;
+	if (k->closing)
+		end(k);
+	else
+		k->callbacks->fault(k->ctx, sock_fault_of(errno));
+}
+
 static void on_readable(evutil_socket_t fd ADIT_UNUSED, short what ADIT_UNUSED, void *ctx)
 {
 	struct sock *k = ctx;
 
-	if (!k->wanted)
+	if (!k->wanted) {
 		disarm(k);
-	else if (k->discarding)
+		look_for_reset(k);
+	} else if (k->discarding) {
 		discard(k);
-	else
+	} else {
 		k->callbacks->readable(k->ctx);
+	}
 }
 
 /* The queue is empty: FIN if wanted, then the news. */

@@ -26,7 +26,7 @@ def run(*command, text=None, check=True, timeout=60):
 
 
 def htpasswd_line(user, password=PASSWORD, options=("-B", "-C", "4")):
-    """NAME:HASH as Apache's tool writes it; the password goes in by stdin. Older ones know no -2, -5: by openssl then."""
+    """NAME:HASH as Apache's tool writes it; the password comes by stdin. Older ones know no -2, -5: by openssl then."""
     result = run("htpasswd", "-n", "-i", *options, user, text=password, check=False)
     if result.returncode == 0:
         return result.stdout.strip()

@@ -232,8 +232,11 @@ def test_a_client_that_gives_up_while_its_target_is_dialled(proxy, black_hole):
     conn = proxy.open()
     conn.send(connect_head(black_hole().target))
     until(lambda: "SYN_SENT" in states(proxy), "the dial to be under way")
+    port = conn.name[1]
     conn.reset()
     until(lambda: "SYN_SENT" not in states(proxy), "the dial to be given up")
+    until(lambda: [r["reason"] for r in proxy.records("access.jsonl") if r["client_port"] == port] == ["client_reset"],
+          "the record to say that it was the client, not the target")
 
 
 def states(proxy):

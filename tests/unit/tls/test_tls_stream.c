@@ -688,7 +688,7 @@ Test(tls_stream, a_key_update_after_our_end_breaks_nothing)
 /* Key updates carry no bytes for the reader: a client that sends nothing else must not keep one read busy for ever. */
 Test(tls_stream, one_read_takes_a_bounded_part_of_a_flood)
 {
-	size_t n, flood = 0, sent, taken;
+	size_t n, flood = 0, sent, left;
 	int unread, unsent;
 
 	begin(TLS1_3_VERSION, false);
@@ -699,8 +699,8 @@ Test(tls_stream, one_read_takes_a_bounded_part_of_a_flood)
 	cr_assert_gt(sent, (size_t)512 * 1024);
 	cr_assert_eq(stream_read(s, seen.bytes, CHUNK, &n), STREAM_IO_AGAIN);
 	cr_assert(ioctl(server_fd, FIONREAD, &unread) == 0 && ioctl(fd, TIOCOUTQ, &unsent) == 0);
-	taken = sent - (size_t)unread - (size_t)unsent;
-	cr_assert_leq(taken, (size_t)128 * 1024, "one read took %zu of %zu bytes", taken, sent);
+	left = (size_t)unread + (size_t)unsent; /* what is not acknowledged yet is in both */
+	cr_assert_leq(sent, left + 128 * 1024, "one read left %zu of %zu bytes", left, sent);
 	/* and the rest is not forgotten */
 	stream_resume(s, STREAM_PAUSE_IDLE);
 	client_sends(100);
@@ -780,10 +780,11 @@ Test(tls_stream, the_linger_deadline_ends_a_close)
 
 /* --- secrets --- */
 
-enum { SECRET_BYTES = 48, MASK = 0x5a };
+/* TAIL: what is looked for, since an allocator writes over the beginning of what is given back to it. */
+enum { SECRET_BYTES = 1000, TAIL = 40, MASK = 0x5a };
 static unsigned char masked[SECRET_BYTES];
 
-/* How often the secret lies in this process's writable memory. Never holds it itself. */
+/* How often the secret's end lies in this process's writable memory. Never holds it itself. */
 __attribute__((no_sanitize("address", "undefined"))) static unsigned secret_copies(void)
 {
 	FILE *maps = fopen("/proc/self/maps", "r");
@@ -798,12 +799,12 @@ __attribute__((no_sanitize("address", "undefined"))) static unsigned secret_copi
 			*newline = '\0';
 		if (sscanf(line, "%lx-%lx %7s", &from, &to, rights) != 3 || strncmp(rights, "rw-p", 4) != 0 || to - from > 1ul << 28)
 			continue;
-		for (const volatile unsigned char *p = (const unsigned char *)from; p + SECRET_BYTES <= (const unsigned char *)to; p++) {
+		for (const volatile unsigned char *p = (const unsigned char *)from; p + TAIL <= (const unsigned char *)to; p++) {
 			size_t i = 0;
 
-			while (i < SECRET_BYTES && p[i] == (masked[i] ^ MASK))
+			while (i < TAIL && p[i] == (masked[SECRET_BYTES - TAIL + i] ^ MASK))
 				i++;
-			found += i == SECRET_BYTES;
+			found += i == TAIL;
 		}
 	}
 	fclose(maps);
@@ -818,7 +819,7 @@ Test(tls_stream, plaintext_is_wiped_inside_openssl_while_it_is_secret)
 
 		begin(TLS1_3_VERSION, false);
 		for (size_t i = 0; i < SECRET_BYTES; i++)
-			masked[i] = (unsigned char)((i * 37 + 11 + (size_t)secret * 101) ^ MASK);
+			masked[i] = (unsigned char)((i * i * 37 + i * 11 + (size_t)secret * 101) ^ MASK);
 		stream_secret(s, secret);
 		for (size_t i = 0; i < SECRET_BYTES; i++)
 			word[i] = masked[i] ^ MASK;
