@@ -61,7 +61,8 @@ static void flush(struct tls_stream *t)
 	if (t->corked && n < TLS_WIRE_BYTES - TLS_RECORD_MAX)
 		return;
 	t->wire->used = 0;
-	if (n > 0 && t->io_fault == STREAM_FAULT_NONE)
+	/* Behind our FIN nothing can be sent any more, should OpenSSL still have something to say. */
+	if (n > 0 && t->io_fault == STREAM_FAULT_NONE && !t->sock.finish_wanted)
 		(void)sock_write(&t->sock, t->wire->bytes, n, &t->io_fault);
 }
 
@@ -229,6 +230,8 @@ static void handshake(struct tls_stream *t)
 		return;
 	}
 	t->open = true;
+	/* The ticket goes out at once, although waiting for the first answer would save a send (3 % of a set-up): it
+	 * carries the ACK that a client without TCP_NODELAY waits for before it sends its request, 40 ms otherwise. */
 	flush(t);
 	sock_watch(&t->sock, t->base.pause == 0);
 	t->handshake_done(t->handshake_ctx, REASON_OK);
