@@ -11,6 +11,9 @@
 
 enum { HEAD_FIRST_BYTES = 2048 };
 
+/* How long a stranger may keep a connection by asking for health and the like. */
+enum { STRANGER_MS = 30000 };
+
 enum h1_state {
 	H1_STATE_HEAD, /* reading a request head */
 	H1_STATE_REQUEST, /* the handler is at work; nothing is read */
@@ -37,6 +40,7 @@ struct h1 {
 	size_t rest_at; /* where the bytes behind the head begin */
 	char *line; /* method and target, kept for records */
 	bool keep_alive, body_expected, first, drain;
+	unsigned long long started_ms;
 };
 
 static struct h1 *of(struct request *r)
@@ -107,7 +111,8 @@ static void h1_respond(struct request *r, const struct response *response)
 	bool refused = response->status >= 400;
 	bool connect_refused = refused && r->method == HEAD_CONNECT &&
 			       (r->client->close_after_refusal || h->have > h->rest_at);
-	bool keep = h->keep_alive && r->fault == REASON_OK && !h->body_expected && !connect_refused && !h->drain;
+	bool stays = r->client->logged_in || loop_now_ms(h->loop) - h->started_ms < STRANGER_MS;
+	bool keep = h->keep_alive && r->fault == REASON_OK && !h->body_expected && !connect_refused && !h->drain && stays;
 	size_t n = response_format_h1(response, keep, r->method == HEAD_HEAD, text);
 
 	ADIT_ASSERT(h->state == H1_STATE_REQUEST);
@@ -159,11 +164,20 @@ static const struct request_ops ops = {
 
 /* --- reading heads --- */
 
+/* A refused target may hold a password before an '@' (RFC 3986 3.2.1): that part is for no record and no log. */
+static struct slice without_userinfo(struct slice target)
+{
+	const char *at = memrchr(target.p, '@', target.n);
+
+	return at ? (struct slice){ at + 1, (size_t)(target.p + target.n - at) - 1 } : target;
+}
+
 /* Keeps what the record needs beyond the head's buffer. */
 static bool keep_line(struct h1 *h, const struct head *head)
 {
 	struct request *r = &h->request;
-	size_t m = head->method_text.n, t = head->target.n;
+	struct slice target = r->fault != REASON_OK && head->target.n > 0 ? without_userinfo(head->target) : head->target;
+	size_t m = head->method_text.n, t = target.n;
 
 	h->line = mem_alloc(m + t + 1);
 	if (!h->line)
@@ -171,7 +185,7 @@ static bool keep_line(struct h1 *h, const struct head *head)
 	if (m > 0)
 		memcpy(h->line, head->method_text.p, m);
 	if (t > 0)
-		memcpy(h->line + m, head->target.p, t);
+		memcpy(h->line + m, target.p, t);
 	r->method_text = (struct slice){ h->line, m };
 	r->target = (struct slice){ h->line + m, t };
 	r->path = head->form == HEAD_FORM_ORIGIN ? r->target : (struct slice){ 0 };
@@ -356,6 +370,7 @@ struct h1 *h1_start(struct loop *loop, struct stream *stream, const struct clien
 	h->handler = *handler;
 	h->handler_ctx = handler_ctx;
 	h->first = true;
+	h->started_ms = loop_now_ms(loop);
 	head_init(&h->parser);
 	deadline_init(&h->deadline, loop, on_deadline, h);
 	if (!deadline_set(&h->deadline, conf->deadlines.head)) {

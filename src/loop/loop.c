@@ -37,10 +37,9 @@ static void wake(struct loop *loop)
 
 	if (loop->work_active)
 		return;
-	loop->work_active = true;
 	/* A timer that is due, not event_active: that would run again in this very pass, before any descriptor is
-	 * polled. */
-	evtimer_add(loop->work, &at_once);
+	 * polled. An add that fails for want of memory is tried again by the next one who wakes. */
+	loop->work_active = evtimer_add(loop->work, &at_once) == 0;
 }
 
 static void on_work(evutil_socket_t fd ADIT_UNUSED, short what ADIT_UNUSED, void *ctx)

@@ -61,7 +61,7 @@ static void on_authenticated(void *ctx)
 	OBJ_CAST(c, ctx, CONN_MAGIC);
 	if (c->authenticated)
 		return;
-	c->authenticated = true;
+	c->authenticated = c->client.logged_in = true;
 	limits_authenticated(c->worker->limits, &c->client.address);
 }
 

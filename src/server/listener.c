@@ -102,7 +102,8 @@ static void on_pause_over(void *ctx)
 {
 	struct listener *l = ctx;
 
-	event_add(l->event, NULL);
+	if (event_add(l->event, NULL) != 0)
+		(void)deadline_set(&l->pause, PAUSE_MS); /* the timer is there already */
 }
 
 /* No descriptors or memory: the queue waits in the kernel meanwhile. */
@@ -113,9 +114,8 @@ static void pause_accepting(struct listener *l, int error)
 	if (log_limit(&limit))
 		log_err("accept: %s: pausing for %d ms; raise the limit on open files or lower limits.connections",
 		    strerror(error), PAUSE_MS);
-	event_del(l->event);
-	if (!deadline_set(&l->pause, PAUSE_MS))
-		event_add(l->event, NULL);
+	if (deadline_set(&l->pause, PAUSE_MS))
+		event_del(l->event);
 }
 
 /* False: nothing more to accept now. */
@@ -175,7 +175,7 @@ void listener_stop(struct listener *l)
 {
 	int error = 0;
 
-	while (accept_one(l, &error))
+	for (int i = 0; i < BACKLOG && accept_one(l, &error); i++)
 		;
 	event_free(l->event);
 	deadline_fini(&l->pause);

@@ -33,7 +33,7 @@ struct server {
 	struct tls_tickets *tickets;
 	struct shared shared;
 	struct worker **workers;
-	size_t worker_count;
+	size_t worker_count, ended;
 	struct addr *own; /* what we listen on, with real ports */
 	size_t own_count;
 	int *fds; /* bound sockets not yet a worker's: [address * workers + worker] */
@@ -211,10 +211,19 @@ out:
 	return s->worker_count == count;
 }
 
+/* Workers stop by themselves when they drain and nothing is left. */
+static void on_worker_ended(void *ctx)
+{
+	struct server *s = ctx;
+
+	if (++s->ended == s->worker_count)
+		loop_stop(s->loop);
+}
+
 static bool start_workers(struct server *s)
 {
 	for (size_t i = 0; i < s->worker_count; i++) {
-		if (!worker_start(s->workers[i])) {
+		if (!worker_start(s->workers[i], s->loop, on_worker_ended, s)) {
 			log_err("workers: cannot start a thread or listen: %s", strerror(errno));
 			return false;
 		}
@@ -274,45 +283,61 @@ static bool hand_over(struct server *s, struct conf *conf, const struct tls_cont
 	return good;
 }
 
-/* Build everything, then hand over; a fault on the way leaves everything as it was. */
+/* What workers share and what follows a configuration by its own means. Says what is wrong. */
+static bool adopt_services(struct server *s, const struct conf *conf)
+{
+	struct audit_config config = audit_config(conf);
+	char error[ERROR_SIZE];
+
+	if (!tls_tickets_reload(s->tickets, conf->tls.ticket_secret, conf->tls.ticket_lifetime_ms, error, sizeof(error))) {
+		log_err("tls.ticket_secret: %s", error);
+		return false;
+	}
+	if (!audit_reconfigure(s->shared.audit, &config, error, sizeof(error))) {
+		log_err("audit: %s", error);
+		return false;
+	}
+	return true;
+}
+
+static void say_not_reloadable(const struct conf *old, const struct conf *new)
+{
+	struct conf_errors notes = { 0 };
+
+	conf_reloadable(old, new, &notes);
+	for (size_t i = 0; i < notes.count; i++)
+		log_warning("reload: %s", notes.text[i]);
+	conf_errors_free(&notes);
+}
+
+/* Build everything, then hand over; what was handed over already is taken back when a later part fails. */
 static void reload(struct server *s)
 {
 	struct conf_errors errors = { 0 };
 	struct conf *conf = conf_load(s->source->path, s->source->options, s->source->option_count, &errors);
-	struct users *users = conf ? load_users(conf) : NULL;
-	struct tls_context *tls = users ? tls_context_new(conf, NULL, s->tickets, &errors) : NULL;
-	char error[ERROR_SIZE];
+	struct tls_context *tls = conf ? tls_context_new(conf, NULL, s->tickets, &errors) : NULL;
+	struct users *users = NULL;
+	struct watch htpasswd;
 
 	say_errors(&errors);
 	conf_errors_free(&errors);
-	if (tls && !tls_tickets_reload(s->tickets, conf->tls.ticket_secret, conf->tls.ticket_lifetime_ms, error,
-		   sizeof(error))) {
-		log_err("tls.ticket_secret: %s", error);
-		goto fail;
-	}
 	if (tls) {
-		struct audit_config config = audit_config(conf);
-
-		if (!audit_reconfigure(s->shared.audit, &config, error, sizeof(error))) {
-			log_err("audit: %s", error);
-			goto fail;
-		}
+		watch_init(&htpasswd, conf->auth.htpasswd); /* before it is read: a change in between is seen */
+		users = load_users(conf);
 	}
-	if (!tls || !hand_over(s, conf, tls))
-		goto fail;
-	conf_reloadable(s->conf, conf, &errors);
-	for (size_t i = 0; i < errors.count; i++)
-		log_warning("reload: %s", errors.text[i]);
-	conf_errors_free(&errors);
-	auth_reconfigure(s->shared.auth, conf, users);
-	log_set_level((enum log_level)conf->log_level);
-	conf_unref(s->conf);
-	s->conf = conf;
-	watch_init(&s->htpasswd, conf->auth.htpasswd);
-	tls_context_unref(tls);
-	log_notice("reload: the new configuration is in force");
-	return;
-fail:
+	if (users && adopt_services(s, conf) && hand_over(s, conf, tls)) {
+		say_not_reloadable(s->conf, conf);
+		auth_reconfigure(s->shared.auth, conf, users);
+		log_set_level((enum log_level)conf->log_level);
+		conf_unref(s->conf);
+		s->conf = conf;
+		s->htpasswd = htpasswd;
+		tls_context_unref(tls);
+		log_notice("reload: the new configuration is in force");
+		return;
+	}
+	if (users && !adopt_services(s, s->conf))
+		log_err("reload: could not go back to the former ticket secret or audit directory");
 	log_err("reload: nothing was changed; the configuration read before stays in force");
 	tls_context_unref(tls);
 	users_unref(users);
@@ -326,8 +351,14 @@ static void on_watch(void *ctx)
 
 	if (watch_changed(&s->htpasswd))
 		reload_users(s);
-	if ((hosts || resolv) && hand_over(s, s->conf, NULL))
-		log_notice("%s: read again", hosts ? "/etc/hosts" : "/etc/resolv.conf");
+	if (hosts || resolv) {
+		bool done = hand_over(s, s->conf, NULL);
+
+		if (done)
+			log_notice("%s: read again", hosts ? "/etc/hosts" : "/etc/resolv.conf");
+		else
+			log_err("%s: has changed, but there is no memory to follow", hosts ? "/etc/hosts" : "/etc/resolv.conf");
+	}
 	tls_tickets_rotate(s->tickets);
 	if (!deadline_set(&s->watch_tick, WATCH_MS))
 		log_err("out of memory: files are not watched any more");
@@ -342,6 +373,8 @@ static void on_drain_over(void *ctx)
 	if (s->aborting) {
 		/* something holds a loop that should not: leave, but say so */
 		log_err("stop: %lld connections did not end", stats_get(STAT_CONNECTIONS));
+		(void)audit_stop(s->shared.audit);
+		log_stop();
 		_exit(1);
 	}
 	s->aborting = true;
@@ -350,35 +383,8 @@ static void on_drain_over(void *ctx)
 	(void)deadline_set(&s->drain, ABORT_GRACE_MS + s->conf->deadlines.linger);
 }
 
-/* Workers stop by themselves when they are empty; the last letter to the main loop is a thread that joined them. */
-struct joiner {
-	struct server *server;
-	pthread_t thread;
-	struct loop_letter letter;
-};
-
-static void on_joined(void *ctx)
-{
-	struct joiner *j = ctx;
-
-	pthread_join(j->thread, NULL);
-	loop_stop(j->server->loop);
-}
-
-static void *join_workers(void *ctx)
-{
-	struct joiner *j = ctx;
-
-	for (size_t i = 0; i < j->server->worker_count; i++)
-		worker_join(j->server->workers[i]);
-	loop_send(j->server->loop, &j->letter, on_joined, j);
-	return NULL;
-}
-
 static void stop(struct server *s)
 {
-	static struct joiner joiner;
-
 	if (s->draining) {
 		if (!s->aborting)
 			on_drain_over(s); /* asked twice: at once */
@@ -393,11 +399,6 @@ static void stop(struct server *s)
 #endif
 	for (size_t i = 0; i < s->worker_count; i++)
 		worker_drain(s->workers[i]);
-	joiner.server = s;
-	if (pthread_create(&joiner.thread, NULL, join_workers, &joiner) != 0) {
-		log_err("stop: no thread to wait with; leaving at once");
-		_exit(1);
-	}
 	if (s->conf->deadlines.drain != DEADLINE_OFF)
 		(void)deadline_set(&s->drain, s->conf->deadlines.drain);
 }

@@ -19,6 +19,7 @@ enum { DRAIN_LOOK_MS = 20 };
 struct door {
 	struct worker *worker;
 	int fd; /* until listening */
+	struct addr address; /* as configured */
 	struct listener *listener;
 	bool close_after_refusal;
 };
@@ -30,14 +31,13 @@ struct worker {
 	struct door *doors;
 	size_t door_count;
 	struct deadline drain_look;
+	struct loop *main;
+	struct loop_letter news; /* of the end, to the main thread */
+	loop_fn *ended;
+	void *ended_ctx;
 	pthread_t thread;
 	bool started;
 };
-
-struct worker_parts *worker_parts(struct worker *w)
-{
-	return &w->parts;
-}
 
 void snapshot_drop(struct snapshot *s)
 {
@@ -67,6 +67,17 @@ static void on_accept(void *ctx, int fd, const struct addr *peer)
 		log_notice("%s: %s: client %s", reason_name(verdict), reason_row(verdict)->sentence, addr_text(peer, client));
 }
 
+/* What the configuration says of the addresses that are open. */
+static void follow_listen(struct worker *w)
+{
+	const struct conf *conf = w->parts.env.conf;
+
+	for (size_t i = 0; i < w->door_count; i++)
+		for (size_t j = 0; j < conf->listen_count; j++)
+			if (addr_equal(&w->doors[i].address, &conf->listen[j].address))
+				w->doors[i].close_after_refusal = conf->listen[j].close_after_refusal;
+}
+
 static void on_drain_look(void *ctx)
 {
 	struct worker *w = ctx;
@@ -82,6 +93,7 @@ static void *run(void *ctx)
 	struct worker *w = ctx;
 
 	loop_run(w->loop);
+	loop_send(w->main, &w->news, w->ended, w->ended_ctx);
 	return NULL;
 }
 
@@ -115,16 +127,20 @@ struct worker *worker_new(const struct shared *shared, struct snapshot *snapshot
 	w->hosts = snapshot->hosts;
 	w->parts.limits = shared->limits;
 	*snapshot = (struct snapshot){ 0 };
-	for (size_t i = 0; i < count; i++)
-		w->doors[i] = (struct door){ .worker = w, .fd = listeners[i],
-			.close_after_refusal = env->conf->listen[i].close_after_refusal };
 	w->door_count = count;
+	for (size_t i = 0; i < count; i++)
+		w->doors[i] = (struct door){ .worker = w, .fd = listeners[i], .address = env->conf->listen[i].address };
+	follow_listen(w);
 	return w;
 }
 
-bool worker_start(struct worker *w)
+bool worker_start(struct worker *w, struct loop *main, loop_fn *ended, void *ctx)
 {
 	sigset_t all, before;
+
+	w->main = main;
+	w->ended = ended;
+	w->ended_ctx = ctx;
 
 	for (size_t i = 0; i < w->door_count; i++) {
 		struct door *door = &w->doors[i];
@@ -225,6 +241,7 @@ static void on_adopt_order(void *ctx)
 		w->parts.tls = o->snapshot.tls;
 	}
 	w->hosts = o->snapshot.hosts;
+	follow_listen(w);
 	dns_reconfigure(env->dns, env->conf, dns_hosts_ref(w->hosts));
 	snapshot_drop(&old);
 	mem_free(o);

@@ -32,7 +32,8 @@ void snapshot_drop(struct snapshot *s);
  * of memory or descriptors; then nothing was taken over. */
 struct worker *worker_new(const struct shared *shared, struct snapshot *snapshot, const int *listeners,
 	size_t count) ADIT_MUST_USE;
-bool worker_start(struct worker *w) ADIT_MUST_USE; /* its thread */
+/* Its thread. ended(ctx) comes on `main`'s thread when the worker has stopped: worker_join will not wait then. */
+bool worker_start(struct worker *w, struct loop *main, loop_fn *ended, void *ctx) ADIT_MUST_USE;
 /* From the main thread. */
 void worker_drain(struct worker *w); /* stop accepting, end idle connections, stop when nothing is left */
 void worker_abort(struct worker *w); /* end what is left, with reason `shutdown` */
@@ -52,5 +53,4 @@ struct worker_parts {
 	struct limits *limits;
 	struct conn_list conns;
 };
-struct worker_parts *worker_parts(struct worker *w);
 #endif

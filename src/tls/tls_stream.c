@@ -23,6 +23,11 @@
  * is left in the kernel announces itself again. */
 enum { TURN_RAW_BYTES = 64 * 1024 };
 
+/* KeyUpdates and attempts to renegotiate that a client may send without 1 MiB of data: each costs us a key derivation
+ * or an answer, and none of them passes the relay's back-pressure. Counted in steps of OpenSSL's state machine, of which
+ * a KeyUpdate takes up to four. */
+enum { CONTROL_MAX = 256, CONTROL_PER_BYTES = 1024 * 1024 };
+
 struct tls_stream {
 	struct stream base;
 	struct sock sock;
@@ -41,6 +46,8 @@ struct tls_stream {
 	bool raw_drained; /* the last recv returned less than it could */
 	size_t raw_left; /* of TURN_RAW_BYTES */
 	bool close_notify;
+	unsigned control; /* control messages since `control_bytes` was 0 */
+	size_t control_bytes; /* data read since then */
 	bool first_byte_seen;
 	bool looks_like_http;
 };
@@ -86,6 +93,8 @@ static int bio_read(BIO *bio, char *buf, size_t size, size_t *n)
 	struct tls_stream *t = BIO_get_data(bio);
 
 	BIO_clear_retry_flags(bio);
+	if (t->control > CONTROL_MAX)
+		return 0; /* no retry: this is the end of the connection */
 	if (t->raw_left == 0) {
 		t->raw_drained = true;
 		BIO_set_retry_read(bio);
@@ -161,6 +170,11 @@ static void on_info(const SSL *ssl, int where, int ret)
 
 	if (where == SSL_CB_READ_ALERT && (ret & 0xff) == SSL_AD_CLOSE_NOTIFY)
 		t->close_notify = true;
+	if (!t->open)
+		return;
+	/* Messages behind the handshake: each passes the state machine, or is refused by a warning. */
+	if (where == SSL_CB_ACCEPT_LOOP || (where == SSL_CB_WRITE_ALERT && (ret & 0xff) == SSL_AD_NO_RENEGOTIATION))
+		t->control++;
 }
 
 /* Takes the newest of the thread's error queue and empties it. */
@@ -254,6 +268,9 @@ static enum stream_io tls_read(struct stream *s, void *buf, size_t size, size_t 
 
 		if (ret == 1) {
 			*n += got;
+			t->control_bytes += got;
+			if (t->control_bytes >= CONTROL_PER_BYTES)
+				t->control = 0, t->control_bytes = 0;
 			t->raw_left += 2 * got;
 			/* asking the kernel again would only bring EAGAIN */
 			if (t->raw_drained && !SSL_has_pending(t->ssl))
@@ -339,12 +356,17 @@ static bool tls_pending(const struct stream *s)
 	return SSL_has_pending(of(s)->ssl) == 1;
 }
 
+/* Read-ahead saves calls on a relay, but what has been read ahead is worked off inside one SSL_read: a stranger gets
+ * record by record, so that the limit on control messages stops him at once. */
 static void tls_secret(struct stream *s, bool on)
 {
+	SSL *ssl = of(s)->ssl;
+
 	if (on)
-		SSL_set_options(of(s)->ssl, SSL_OP_CLEANSE_PLAINTEXT);
+		SSL_set_options(ssl, SSL_OP_CLEANSE_PLAINTEXT);
 	else
-		SSL_clear_options(of(s)->ssl, SSL_OP_CLEANSE_PLAINTEXT);
+		SSL_clear_options(ssl, SSL_OP_CLEANSE_PLAINTEXT);
+	SSL_set_read_ahead(ssl, !on);
 }
 
 static void tls_cork(struct stream *s, bool on)
@@ -450,7 +472,6 @@ struct stream *tls_stream_accept(struct loop *loop, int fd, struct tls_context *
 	SSL_set_bio(t->ssl, bio, bio);
 	bio = NULL;
 	SSL_set_info_callback(t->ssl, on_info);
-	SSL_set_read_ahead(t->ssl, 1);
 	if (!sock_init(&t->sock, loop, fd, &sock_callbacks, t))
 		goto fail;
 	stream_init(&t->base, &tls_ops, loop);

@@ -252,6 +252,8 @@ class Proxy:
             raise AssertionError(f"no record with {wanted} in {name}:\n{seen}") from None
 
     def record_of(self, conn, kind="close"):
-        """The record of this client connection's access."""
+        """The record of this client connection's access. Ports come back: the newest access of this one counts."""
         host, port = conn.name[:2]
-        return self.record(kind=kind, client=host, client_port=port)
+        wanted = {"client": host, "client_port": port}
+        opened = [r for r in self.records() if r["kind"] == "open" and wanted.items() <= r.items()]
+        return self.record(kind=kind, id=opened[-1]["id"]) if opened else self.record(kind=kind, **wanted)

@@ -178,3 +178,16 @@ def test_passwords_are_gone_before_the_target_is_reached(readable, origin, black
 def test_passwords_on_the_command_line_are_not_asked_for():
     """`adit passwd` reads them from the terminal or from stdin; there is no option to give one."""
     assert "--password" not in adit("passwd", "--help").stdout
+
+
+@pytest.mark.parametrize("line", [
+    f"GET http://carol:{SECRET}@site.test/ HTTP/1.1", f"CONNECT carol:{SECRET}@site.test:443 HTTP/1.1",
+    f"CONNECT site.test:443@carol:{SECRET}@x HTTP/1.1",
+])
+def test_a_password_in_a_target_is_not_recorded(secretive, line):
+    response, conn = secretive.ask(f"{line}\r\nHost: site.test\r\n\r\n".encode())
+    conn.close()
+    assert response.status == 400
+    secretive.record("strangers.jsonl", kind="deny", status=400)
+    until(lambda: "bad_" in secretive.stderr(), "the line in the log")
+    assert SECRET.encode() not in everything_written(secretive)

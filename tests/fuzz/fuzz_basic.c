@@ -50,7 +50,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (got == REASON_OK)
 		check_accepted(field, &c);
 	credentials_burn(&c);
-	(void)basic_decode(field, &c);
+	must(basic_decode(field, &c) == got);
 	if (got != REASON_OK)
 		for (size_t i = 0; i < sizeof(c); i++)
 			must(((const unsigned char *)&c)[i] == 0);

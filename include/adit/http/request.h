@@ -18,6 +18,7 @@ struct client {
 	char id[AUDIT_ID_SIZE];
 	const char *tls_version, *tls_cipher, *tls_sni;
 	bool close_after_refusal; /* RFC 9931 */
+	bool logged_in; /* a login has succeeded on this connection */
 	loop_fn *authenticated; /* told once a login on this connection succeeded */
 	void *authenticated_ctx;
 };
