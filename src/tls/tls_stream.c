@@ -24,8 +24,8 @@
 enum { TURN_RAW_BYTES = 64 * 1024 };
 
 /* KeyUpdates and attempts to renegotiate that a client may send without 1 MiB of data: each costs us a key derivation
- * or an answer, and none of them passes the relay's back-pressure. Counted in steps of OpenSSL's state machine, of which
- * a KeyUpdate takes up to four. */
+ * or an answer, and none of them passes the relay's back-pressure. Counted in steps of OpenSSL's state machine, of
+ * which a KeyUpdate takes up to four. */
 enum { CONTROL_MAX = 256, CONTROL_PER_BYTES = 1024 * 1024 };
 
 struct tls_stream {
