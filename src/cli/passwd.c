@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -44,13 +45,16 @@ struct request {
 
 /* --- reading a password ---------------------------------------------------------------------------------------- */
 
-/* Byte by byte: what follows the line is not ours. */
-static bool read_line(int fd, char line[static PASSWD_LINE_MAX + 1], size_t *n, struct passwd_error *error)
+/* Byte by byte: what follows the line is not ours. `waiting`: the signals of this mask are let through while it waits
+ * and at no other moment, so that none comes between a look at them and the wait; NULL: as they are. */
+static bool read_line(int fd, const sigset_t *waiting, char line[static PASSWD_LINE_MAX + 1], size_t *n,
+	struct passwd_error *error)
 {
 	*n = 0;
 	for (;;) {
+		struct pollfd ready = { .fd = fd, .events = POLLIN };
 		char c = 0;
-		ssize_t got = read(fd, &c, 1);
+		ssize_t got = waiting && ppoll(&ready, 1, NULL, waiting) < 0 ? -1 : read(fd, &c, 1);
 
 		if (got < 0) {
 			passwd_error_set(error, "the password can not be read: %s", strerrordesc_np(errno));
@@ -70,7 +74,7 @@ static bool read_line(int fd, char line[static PASSWD_LINE_MAX + 1], size_t *n, 
 
 bool passwd_read_stdin(char line[static PASSWD_LINE_MAX + 1], size_t *n, struct passwd_error *error)
 {
-	if (!read_line(STDIN_FILENO, line, n, error))
+	if (!read_line(STDIN_FILENO, NULL, line, n, error))
 		return false;
 	if (*n > 0 && line[*n - 1] == '\r') /* a file from Windows; no password may end so */
 		line[--*n] = '\0';
@@ -96,20 +100,20 @@ static void say(int tty, const char *a, const char *b, const char *c)
 		return; /* the read that follows will fail as well, and that one is reported */
 }
 
-static bool ask_twice(int tty, const char *user, char line[static PASSWD_LINE_MAX + 1], size_t *n,
-	struct passwd_error *error)
+static bool ask_twice(int tty, const sigset_t *waiting, const char *user, char line[static PASSWD_LINE_MAX + 1],
+	size_t *n, struct passwd_error *error)
 {
 	char again[PASSWD_LINE_MAX + 1];
 	size_t again_n = 0;
 	bool ok;
 
 	say(tty, "New password for ", user, ": ");
-	ok = read_line(tty, line, n, error);
+	ok = read_line(tty, waiting, line, n, error);
 	say(tty, "\n", "", "");
 	if (!ok)
 		return false;
 	say(tty, "The same again: ", "", "");
-	ok = read_line(tty, again, &again_n, error);
+	ok = read_line(tty, waiting, again, &again_n, error);
 	say(tty, "\n", "", "");
 	if (ok && (again_n != *n || memcmp(again, line, *n) != 0)) {
 		passwd_error_set(error, "the two passwords are not the same");
@@ -124,6 +128,7 @@ bool passwd_prompt(const char *user, char line[static PASSWD_LINE_MAX + 1], size
 	/* Without SA_RESTART: the read ends, the terminal gets its echo back, and only then the signal takes effect. */
 	struct sigaction action = { .sa_handler = on_signal }, before[PROMPT_SIGNALS];
 	struct termios old, silent;
+	sigset_t mine, mask, waiting;
 	int tty = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
 	bool ok = false;
 
@@ -133,19 +138,27 @@ bool passwd_prompt(const char *user, char line[static PASSWD_LINE_MAX + 1], size
 	}
 	interrupted_by = 0;
 	sigemptyset(&action.sa_mask);
+	sigemptyset(&mine);
 	for (size_t i = 0; i < PROMPT_SIGNALS; i++)
+		sigaddset(&mine, prompt_signals[i]);
+	sigprocmask(SIG_BLOCK, &mine, &mask);
+	waiting = mask;
+	for (size_t i = 0; i < PROMPT_SIGNALS; i++) {
+		sigdelset(&waiting, prompt_signals[i]);
 		sigaction(prompt_signals[i], &action, &before[i]);
+	}
 	silent = old;
 	silent.c_lflag &= (tcflag_t) ~(ECHO | ECHOE | ECHOK | ECHONL);
 	silent.c_lflag |= ICANON | ISIG;
 	if (tcsetattr(tty, TCSAFLUSH, &silent) == 0) {
-		ok = ask_twice(tty, user, line, n, error);
+		ok = ask_twice(tty, &waiting, user, line, n, error);
 		(void)tcsetattr(tty, TCSAFLUSH, &old);
 	} else {
 		passwd_error_set(error, "the terminal's echo can not be turned off: %s", strerrordesc_np(errno));
 	}
 	for (size_t i = 0; i < PROMPT_SIGNALS; i++)
 		sigaction(prompt_signals[i], &before[i], NULL);
+	sigprocmask(SIG_SETMASK, &mask, NULL);
 	if (interrupted_by) {
 		mem_burn(line, PASSWD_LINE_MAX + 1);
 		ok = false;
