@@ -2,8 +2,7 @@
  *
  * Hard part: closing. A socket that is closed while input waits sends RST, and the RST can overtake the answer that was
  * just written. So a flushing close sends FIN and then reads and drops until the peer ends, a deadline or a budget.
- * bufferevent_free does not close at once: its finalizer does, in the next pass; `closed` is called by the graveyard.
- * */
+ * bufferevent_free only begins to free; the graveyard closes the descriptor, a pass later, and calls `closed`. */
 #include "adit/stream/sock.h"
 
 #include "adit/base/fault.h"

@@ -269,8 +269,10 @@ static enum stream_io tls_read(struct stream *s, void *buf, size_t size, size_t 
 		if (ret == 1) {
 			*n += got;
 			t->control_bytes += got;
-			if (t->control_bytes >= CONTROL_PER_BYTES)
-				t->control = 0, t->control_bytes = 0;
+			if (t->control_bytes >= CONTROL_PER_BYTES) {
+				t->control = 0;
+				t->control_bytes = 0;
+			}
 			t->raw_left += 2 * got;
 			/* asking the kernel again would only bring EAGAIN */
 			if (t->raw_drained && !SSL_has_pending(t->ssl))

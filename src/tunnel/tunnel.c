@@ -1,7 +1,6 @@
 /* The way of one request, top to bottom.
  *
- *   screen -> authenticate -> authorise the name -> resolve -> authorise the addresses -> dial -> record -> accept ->
- * relay
+ *   screen -> authenticate -> authorise name -> resolve -> authorise addresses -> dial -> record -> accept -> relay
  *
  * `steps` is that list. A step returns NEXT, WAIT (its callback will go on) or DONE (answered). Every step that waits
  * has a deadline with a reason of its own. However it ends, it ends in refuse(), vanish() or finish(), each with

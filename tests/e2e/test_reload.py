@@ -84,3 +84,35 @@ def test_reloads_under_load_drop_nothing(start, origin):
             proxy.signal(signal.SIGHUP)
             assert status(proxy, target) == 200
             assert alive(conn)
+
+
+def test_what_becomes_of_a_refused_connection(start):
+    proxy = start()
+    listen = proxy.config["listen"][0]
+
+    def says():
+        with proxy.open() as conn:
+            return conn.ask(connect_head("nowhere.test:443", None)).get("Connection")
+
+    assert says() == "close"
+    reload(proxy, listen=[listen | {"close_after_refusal": False}])
+    until(lambda: says() == "keep-alive", "the switch to be off")
+
+
+def test_a_reload_that_fails_late_is_taken_back(start, origin, tmp_path):
+    """The audit directory is the last part that can be wrong: what came before it must not stay."""
+    proxy = start()
+    target = origin(echo).target
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(range(64)))
+    secret.chmod(0o600)
+    before = proxy.config["audit"], proxy.config["tls"]
+    reload(proxy, audit=before[0] | {"directory": str(tmp_path / "nowhere")},
+           tls=before[1] | {"ticket_secret": str(secret)})
+    until(lambda: "nothing was changed" in proxy.stderr(), "the reload to fail")
+    assert "could not go back" not in proxy.stderr()
+    with proxy.tunnel(target) as conn:
+        assert alive(conn)
+        assert proxy.record_of(conn, "open")["status"] == 200, "records go where they went"
+    proxy.config.update(audit=before[0], tls=before[1])
+    proxy.write_config()

@@ -220,6 +220,27 @@ Test(h1, keeps_the_connection_from_request_to_request)
 	cr_assert(m->secret, "the next head may hold credentials");
 }
 
+/* Asking for health now and then must not hold one of the places for strangers for ever. */
+Test(h1, a_stranger_does_not_keep_the_connection_for_ever)
+{
+	say(HEALTH);
+	loop_advance(loop, 31 * 1000);
+	cr_assert_not(m->closed);
+	say(HEALTH);
+	cr_assert(has("Connection: close\r\n"));
+	cr_assert(m->closed);
+	cr_assert_eq(m->how, STREAM_CLOSE_FLUSH);
+}
+
+Test(h1, a_user_keeps_it)
+{
+	client.logged_in = true;
+	say(HEALTH);
+	loop_advance(loop, 31 * 1000);
+	say(HEALTH);
+	cr_assert_not(m->closed);
+}
+
 Test(h1, answers_pipelined_requests_one_by_one)
 {
 	say(HEALTH HEALTH "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" HEALTH);
