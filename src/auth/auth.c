@@ -76,6 +76,15 @@ void auth_reconfigure(struct auth *auth, const struct conf *conf, struct users *
 	}
 }
 
+bool auth_knows(struct auth *auth, struct slice user)
+{
+	struct users *users = auth_users_now(auth);
+	bool known = users_find(users, user) != NULL;
+
+	users_unref(users);
+	return known;
+}
+
 /* --- a question ------------------------------------------------------------------------------------------------ */
 
 struct attempt {

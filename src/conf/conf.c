@@ -273,24 +273,12 @@ bool conf_complete(const struct conf *conf, struct conf_errors *errors)
 	return complete;
 }
 
-static bool same_addresses(const struct conf *a, const struct conf *b)
-{
-	if (a->listen_count != b->listen_count)
-		return false;
-	for (size_t i = 0; i < a->listen_count; i++)
-		if (!addr_equal(&a->listen[i].address, &b->listen[i].address))
-			return false;
-	return true;
-}
-
 bool conf_reloadable(const struct conf *running, const struct conf *fresh, struct conf_errors *notes)
 {
 	char was[CONF_TEXT_SIZE], now[CONF_TEXT_SIZE];
 	const struct conf_row *row;
-	bool all = same_addresses(running, fresh);
+	bool all = true;
 
-	if (!all)
-		conf_errors_add(notes, "listen: the addresses stay as they are until a restart");
 	for (size_t i = 0; (row = conf_table_row(i)) != NULL; i++) {
 		const char *a, *b;
 

@@ -40,7 +40,9 @@ void conf_print_string(const char *text, FILE *to)
 
 static void print_scalar(const struct conf_row *row, const char *text, FILE *to)
 {
-	if (row->type == CONF_STRING || row->type == CONF_ADDRESS || row->type == CONF_HOST)
+	if (row->type == CONF_STRING && (row->flags & CONF_MAY_OFF) && strcmp(text, "off") == 0)
+		fputs(text, to);
+	else if (row->type == CONF_STRING || row->type == CONF_ADDRESS || row->type == CONF_HOST)
 		conf_print_string(text, to);
 	else
 		fputs(text, to);

@@ -33,7 +33,7 @@ enum conf_type {
 };
 
 enum {
-	CONF_MAY_OFF = 1, /* `off` is allowed: CONF_OFF for durations, else 0 */
+	CONF_MAY_OFF = 1, /* `off` is allowed: CONF_OFF for durations, NULL for strings, else 0 */
 	CONF_MAY_AUTO = 2, /* `auto` is allowed: 0 */
 	CONF_REQUIRED = 4, /* in an item of a list */
 	CONF_FILLED = 8, /* a list: when it is given, an empty one is an error */
@@ -42,7 +42,10 @@ enum {
 };
 
 /* Which strings a CONF_STRING row takes. */
-enum conf_string { CONF_STRING_PATH, CONF_STRING_REALM, CONF_STRING_NODE, CONF_STRING_ACCOUNT, CONF_STRING_RULE };
+enum conf_string {
+	CONF_STRING_PATH, CONF_STRING_REALM, CONF_STRING_NODE, CONF_STRING_ACCOUNT, CONF_STRING_RULE,
+	CONF_STRING_AUTHORITY, /* host:port, kept in its canonical form */
+};
 
 /* What a list holds. Without `parse` its items are maps of the rows below "KEY[]". */
 struct conf_items {

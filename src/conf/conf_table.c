@@ -30,7 +30,7 @@ static const struct conf_row rows[] = {
 		.argument = "ADDRESS", .brief = "listen here; can be given several times [[::]:8443]",
 		.doc = "The addresses to listen on. An entry is a map, or just the address." },
 	{ .key = "listen[].address", .type = CONF_ADDRESS, MEMBER(struct conf_listen, address),
-		.flags = CONF_REQUIRED | CONF_RESTART,
+		.flags = CONF_REQUIRED,
 		.doc = "Address and port, as \"[::]:8443\" or 192.0.2.1:8443. [::] takes IPv4 as well. Port 0 lets "
 			"the system choose a port; the line that says \"ready\" tells which." },
 	{ .key = "listen[].close_after_refusal", .type = CONF_BOOL, MEMBER(struct conf_listen, close_after_refusal),
@@ -141,17 +141,23 @@ static const struct conf_row rows[] = {
 		.doc = "The local IPv4 address of outgoing connections. Without it the system chooses." },
 	{ .key = "dial.source_v6", .type = CONF_HOST, AT(dial.source_v6), .least = AF_INET6, .doc = "The same for IPv6." },
 
-	SECTION("http", "Limits of request heads."),
+	SECTION("http", "Requests: limits of their heads, and what the proxy answers itself."),
 	{ .key = "http.request_line", .type = CONF_SIZE, AT(http.request_line_bytes), .standard = "8KiB", .least = 256,
 		.most = 64 * KIB, .doc = "The longest request line; beyond it: 414." },
 	{ .key = "http.head", .type = CONF_SIZE, AT(http.head_bytes), .standard = "32KiB", .least = KIB, .most = MIB,
 		.doc = "The largest head, request line included; beyond it: 431." },
 	{ .key = "http.fields", .type = CONF_COUNT, AT(http.fields), .standard = "100", .least = 1, .most = 1000,
 		.doc = "The most fields of a head; beyond it: 431." },
+	{ .key = "http.pac", .type = CONF_STRING, AT(http.pac), .string = CONF_STRING_AUTHORITY, .standard = "off",
+		.flags = CONF_MAY_OFF,
+		.doc = "The name (or address) and port by which browsers reach this proxy. With it, GET /proxy.pac is "
+			"answered, without a login, with a proxy auto-configuration file that sends everything through "
+			"https://HOST:PORT, so that a browser needs one URL: https://HOST:PORT/proxy.pac. The name "
+			"must be in the certificate." },
 
 	SECTION("tunnel", "Tunnels."),
-	{ .key = "tunnel.buffer", .type = CONF_SIZE, AT(tunnel.buffer_bytes), .standard = "256KiB", .flags = CONF_RESTART,
-		.least = 64 * KIB, .most = 16 * MIB,
+	{ .key = "tunnel.buffer", .type = CONF_SIZE, AT(tunnel.buffer_bytes), .standard = "256KiB",
+		.least = 64 * KIB, .most = CONF_TUNNEL_BUFFER_MOST,
 		.doc = "Bytes that may wait for a slow side, in each direction of each tunnel." },
 
 	SECTION("audit", "The record of every access."),

@@ -35,6 +35,8 @@ static const struct {
 	[CONF_STRING_NODE] = { 253, false, "._-", "1 to 253 letters, digits, '.', '_' and '-'" },
 	[CONF_STRING_ACCOUNT] = { 64, true, "._-$", "the name of an account" },
 	[CONF_STRING_RULE] = { 64, false, "._-", "1 to 64 letters, digits, '.', '_' and '-', but not the word default" },
+	[CONF_STRING_AUTHORITY] = { HOST_TEXT_MAX + 9, false, "._-:[]",
+		"a name or an address that clients can reach and a port, as proxy.example.org:8443, or off" },
 };
 
 static bool wrong(char why[static CONF_WHY_SIZE], const char *fmt, ...) ADIT_PRINTF(2, 3);
@@ -221,10 +223,16 @@ static bool parse_number(const struct conf_row *row, void *base, struct slice te
 
 static void set_off(const struct conf_row *row, void *base)
 {
-	if (row->type == CONF_RATE)
+	if (row->type == CONF_STRING) {
+		char **at = (char **)(void *)((char *)base + row->offset);
+
+		mem_free(*at);
+		*at = NULL;
+	} else if (row->type == CONF_RATE) {
 		*(struct conf_rate *)(void *)((char *)base + row->offset) = (struct conf_rate){ 0, 1000 };
-	else
+	} else {
 		store(row, base, row->type == CONF_DURATION && !(row->flags & CONF_OFF_ZERO) ? CONF_OFF : 0);
+	}
 }
 
 static bool parse_choice(const struct conf_row *row, void *base, struct slice text)
@@ -277,8 +285,23 @@ bool conf_types_printable(struct slice text)
 	return true;
 }
 
+/* host:port in canonical form, as it stands in URLs. The wildcards are addresses to listen on, nobody reaches them. */
+static bool canonical_authority(struct slice text, char *out, size_t size)
+{
+	struct authority a;
+	bool v6;
+
+	if (authority_parse(text, &a) != REASON_OK)
+		return false;
+	v6 = a.host.kind == HOST_IS_ADDRESS && a.host.addr.sa.sa_family == AF_INET6;
+	snprintf(out, size, "%s%s%s:%u", v6 ? "[" : "", a.host.text, v6 ? "]" : "", (unsigned)a.port);
+	return a.host.kind != HOST_IS_ADDRESS || (strcmp(a.host.text, "0.0.0.0") != 0 && strcmp(a.host.text, "::") != 0);
+}
+
 static bool string_allowed(enum conf_string kind, struct slice text)
 {
+	char authority[HOST_TEXT_MAX + sizeof("[]:65535")];
+
 	if (text.n == 0 || text.n > strings[kind].most || !conf_types_printable(text))
 		return false;
 	for (size_t i = 0; i < text.n; i++) {
@@ -292,6 +315,8 @@ static bool string_allowed(enum conf_string kind, struct slice text)
 		if (strings[kind].also && !letter && !(c >= '0' && c <= '9') && !strchr(strings[kind].also, c))
 			return false;
 	}
+	if (kind == CONF_STRING_AUTHORITY)
+		return canonical_authority(text, authority, sizeof(authority));
 	/* policy answers name the end of the rules "default" */
 	return kind != CONF_STRING_RULE || !slice_eq(text, slice_of("default"));
 }
@@ -299,8 +324,11 @@ static bool string_allowed(enum conf_string kind, struct slice text)
 static bool parse_string(const struct conf_row *row, void *base, struct slice text, char why[static CONF_WHY_SIZE])
 {
 	char **at = (char **)(void *)((char *)base + row->offset);
+	char authority[HOST_TEXT_MAX + sizeof("[]:65535")];
 	char *copy;
 
+	if (row->string == CONF_STRING_AUTHORITY && canonical_authority(text, authority, sizeof(authority)))
+		text = slice_of(authority);
 	if (!(copy = mem_strndup(text.p, text.n)))
 		return wrong(why, "out of memory");
 	mem_free(*at);
@@ -372,7 +400,7 @@ const char *conf_types_text(const struct conf_row *row, const void *base, char b
 
 	switch (row->type) {
 	case CONF_STRING:
-		return *(char *const *)at;
+		return *(char *const *)at ? *(char *const *)at : row->flags & CONF_MAY_OFF ? "off" : NULL;
 	case CONF_ADDRESS: case CONF_HOST: {
 		const struct addr *addr = at;
 

@@ -197,7 +197,7 @@ static void begin_request(struct h1 *h, const struct head *head, enum reason fau
 	struct request *r = &h->request;
 	void *object;
 
-	*r = (struct request){ .ops = &ops, .client = r->client, .fault = fault };
+	*r = (struct request){ .ops = &ops, .client = r->client, .conf = h->conf, .fault = fault };
 	r->protocol = fault == REASON_OK && head->minor_version == 0 ? "http/1.0" : "http/1.1";
 	r->method = head->method;
 	r->form = head->form;

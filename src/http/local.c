@@ -1,6 +1,8 @@
 /* The proxy's own pages. */
 #include "adit/http/local.h"
 
+enum { PAC_MAX_AGE_S = 300 };
+
 static const char page[] =
 	"This is adit, a secure web proxy. It tunnels: set it as the HTTPS proxy of your client\n"
 	"(curl -x https://USER@HOST:PORT https://example.com/), do not browse to it.\n";
@@ -21,6 +23,14 @@ struct response local_answer(const struct request *r, bool draining)
 			return response_refusal(REASON_DRAINING);
 		return (struct response){ .status = 200, .body = slice_of("ok\n") };
 	}
+	/* While draining, too: what browsers keep for the next minutes must not depend on the moment. */
+	if (slice_eq(path, slice_of("/proxy.pac")) && r->conf->http.pac)
+		return (struct response){
+			.status = 200,
+			.content_type = "application/x-ns-proxy-autoconfig",
+			.max_age_s = PAC_MAX_AGE_S,
+			.pac = r->conf->http.pac,
+		};
 	if (slice_eq(path, slice_of("/")))
 		return (struct response){ .status = 200, .body = slice_of(page) };
 	return (struct response){ .status = 404, .body = slice_of(page) };

@@ -1,7 +1,7 @@
 /* Responses of our own as HTTP/1.1 text.
  *
- * Everything in them comes from constants, the configuration (realm, rule names: printable, checked there) and numbers;
- * nothing of the client's, so that there is nothing to split. */
+ * Everything in them comes from constants, numbers and the configuration (realm, rule names, the PAC file's host:
+ * checked there); nothing of the client's, so that there is nothing to split. */
 #include "adit/http/response.h"
 
 #include "adit/base/obj.h"
@@ -77,8 +77,18 @@ static void put_quoted(struct text *t, const char *s)
 	put(t, "\"");
 }
 
+/* No DIRECT behind it: a browser that cannot reach the proxy must not go around it. */
+static void put_pac(struct text *t, const char *authority)
+{
+	put(t, "function FindProxyForURL(url, host)\n{\n\treturn \"HTTPS %s\";\n}\n", authority);
+}
+
 static void put_body(struct text *t, const struct response *r)
 {
+	if (r->pac) {
+		put_pac(t, r->pac);
+		return;
+	}
 	if (r->body.n > 0) {
 		put(t, SLICE_FMT, SLICE_ARG(r->body));
 		return;
@@ -114,8 +124,13 @@ size_t response_format_h1(const struct response *r, bool keep_alive, bool head_o
 		put(&t, "Allow: %s\r\n", r->allow);
 	if (r->retry_after_s > 0)
 		put(&t, "Retry-After: %u\r\n", r->retry_after_s);
-	put(&t, "Content-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-store\r\nConnection: %s\r\n\r\n",
-	    r->content_type ? r->content_type : "text/plain; charset=utf-8", body.n, keep_alive ? "keep-alive" : "close");
+	put(&t, "Content-Type: %s\r\nContent-Length: %zu\r\n",
+	    r->content_type ? r->content_type : "text/plain; charset=utf-8", body.n);
+	if (r->max_age_s > 0)
+		put(&t, "Cache-Control: max-age=%u\r\n", r->max_age_s);
+	else
+		put(&t, "Cache-Control: no-store\r\n");
+	put(&t, "Connection: %s\r\n\r\n", keep_alive ? "keep-alive" : "close");
 	if (!head_only)
 		put(&t, SLICE_FMT, (int)body.n, body.p);
 	return t.n;

@@ -1,7 +1,8 @@
 /* Listening.
  *
  * Workers share an address by SO_REUSEPORT. The first socket is bound without it and given it afterwards: a second
- * proxy on the same port is then told "address in use" instead of silently taking half of the connections. */
+ * proxy on the same port is then told "address in use" instead of silently taking half of the connections. Only beside
+ * an address of our own that overlaps it is the first one shared, too. */
 #include "server/listener.h"
 
 #include "adit/base/mem.h"
@@ -40,7 +41,7 @@ static bool set_options(int fd, const struct addr *a)
 	       (a->sa.sa_family != AF_INET6 || set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0));
 }
 
-static int open_socket(struct addr *a, bool first)
+static int open_socket(struct addr *a, bool exclusive)
 {
 	int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
@@ -53,8 +54,8 @@ static int open_socket(struct addr *a, bool first)
 	}
 	if (fd < 0)
 		return -1;
-	if (!set_options(fd, a) || (!first && !set(fd, SOL_SOCKET, SO_REUSEPORT, 1)) || bind(fd, &a->sa, a->len) != 0 ||
-	    (first && !set(fd, SOL_SOCKET, SO_REUSEPORT, 1))) {
+	if (!set_options(fd, a) || (!exclusive && !set(fd, SOL_SOCKET, SO_REUSEPORT, 1)) ||
+	    bind(fd, &a->sa, a->len) != 0 || (exclusive && !set(fd, SOL_SOCKET, SO_REUSEPORT, 1))) {
 		int saved = errno;
 
 		close(fd);
@@ -75,26 +76,37 @@ static void learn_port(int fd, struct addr *a)
 		addr_set_port(a, addr_port(&real));
 }
 
-bool listener_bind(struct addr *address, int *fds, size_t copies, char *error, size_t error_size)
+static bool listen_all(const int *fds, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (listen(fds[i], BACKLOG) != 0)
+			return false;
+	return true;
+}
+
+bool listener_bind(struct addr *address, int *fds, size_t copies, bool exclusive, char *error, size_t error_size)
 {
 	char text[ADDR_TEXT_SIZE];
 	size_t made = 0;
+	int saved;
 
 	for (; made < copies; made++) {
-		fds[made] = open_socket(address, made == 0);
+		fds[made] = open_socket(address, exclusive && made == 0);
 		if (fds[made] < 0)
 			break;
 		learn_port(fds[made], address);
 	}
-	/* The first one listens at once: from here on the port is taken. */
-	if (made == copies && listen(fds[0], BACKLOG) == 0)
+	/* They listen at once: from here on the port is taken, and who connects waits in the queue. */
+	if (made == copies && listen_all(fds, copies))
 		return true;
-	snprintf(error, error_size, "cannot listen on %s: %s%s", addr_text(address, text), strerror(errno),
-	    errno == EADDRINUSE ? "; is another proxy running there? (ss -ltnp shows it)"
-	    : errno == EACCES   ? "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
+	saved = errno;
+	snprintf(error, error_size, "cannot listen on %s: %s%s", addr_text(address, text), strerror(saved),
+	    saved == EADDRINUSE ? "; is another proxy running there? (ss -ltnp shows it)"
+	    : saved == EACCES   ? "; ports below 1024 need root or CAP_NET_BIND_SERVICE; after a start as root: a restart"
 	                        : "");
 	while (made > 0)
 		close(fds[--made]);
+	errno = saved;
 	return false;
 }
 
@@ -162,7 +174,7 @@ struct listener *listener_start(struct loop *loop, int fd, listener_fn *accept, 
 	*l = (struct listener){ .loop = loop, .fd = fd, .accept = accept, .ctx = ctx };
 	deadline_init(&l->pause, loop, on_pause_over, l);
 	l->event = event_new(loop_base(loop), fd, EV_READ | EV_PERSIST, on_acceptable, l);
-	if (!l->event || listen(fd, BACKLOG) != 0 || event_add(l->event, NULL) != 0) {
+	if (!l->event || event_add(l->event, NULL) != 0) {
 		if (l->event)
 			event_free(l->event);
 		mem_free(l);

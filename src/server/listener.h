@@ -5,14 +5,16 @@
 #include "adit/base/addr.h"
 #include "adit/loop/loop.h"
 
-/* Binds `copies` sockets to the address (port 0: all to one the kernel chooses, written back to it) into fds, ready to
- * listen. False with a sentence in error; nothing stays open then. `[::]` on a machine without IPv6 becomes 0.0.0.0. */
-bool listener_bind(struct addr *address, int *fds, size_t copies, char *error, size_t error_size) ADIT_MUST_USE;
+/* Binds `copies` sockets to the address (port 0: all to one the kernel chooses, written back to it) into fds; they
+ * listen. exclusive: nobody else may have the port, not even who shares it by SO_REUSEPORT. False with errno and a
+ * sentence in error; nothing stays open then. `[::]` on a machine without IPv6 becomes 0.0.0.0. */
+bool listener_bind(struct addr *address, int *fds, size_t copies, bool exclusive, char *error,
+	size_t error_size) ADIT_MUST_USE;
 
 struct listener;
 typedef void listener_fn(void *ctx, int fd, const struct addr *peer);
 
-/* Listens and accepts on the loop; accept(ctx, ...) takes over each descriptor. Takes over fd on success. */
+/* Accepts on the loop; accept(ctx, ...) takes over each descriptor. Takes over fd on success. */
 struct listener *listener_start(struct loop *loop, int fd, listener_fn *accept, void *ctx) ADIT_MUST_USE;
 /* Accepts what is queued already (a close would reset it), then closes. */
 void listener_stop(struct listener *l);

@@ -16,20 +16,21 @@
 enum { DRAIN_LOOK_MS = 20 };
 
 /* One address of the worker. */
-struct door {
+struct gate {
+	TAILQ_ENTRY(gate) entry;
 	struct worker *worker;
-	int fd; /* until listening */
-	struct addr address; /* as configured */
+	struct addr address; /* with its real port */
+	int fd; /* until there is a listener */
 	struct listener *listener;
 	bool close_after_refusal;
 };
+TAILQ_HEAD(gates, gate);
 
 struct worker {
 	struct worker_parts parts;
 	struct loop *loop;
 	struct dns_hosts *hosts;
-	struct door *doors;
-	size_t door_count;
+	struct gates gates;
 	struct deadline drain_look;
 	struct loop *main;
 	struct loop_letter news; /* of the end, to the main thread */
@@ -52,30 +53,19 @@ void snapshot_drop(struct snapshot *s)
 static void on_accept(void *ctx, int fd, const struct addr *peer)
 {
 	static struct log_limit limit = LOG_LIMIT(10000);
-	struct door *door = ctx;
-	struct worker_parts *w = &door->worker->parts;
+	struct gate *gate = ctx;
+	struct worker_parts *w = &gate->worker->parts;
 	enum reason verdict = limits_enter(w->limits, w->env.conf, peer);
 	char client[ADDR_TEXT_SIZE];
 
 	if (verdict == REASON_OK) {
-		conn_accept(w, fd, peer, door->close_after_refusal);
+		conn_accept(w, fd, peer, gate->close_after_refusal);
 		return;
 	}
 	close(fd);
 	stats_reason(verdict);
 	if (log_limit(&limit))
 		log_notice("%s: %s: client %s", reason_name(verdict), reason_row(verdict)->sentence, addr_text(peer, client));
-}
-
-/* What the configuration says of the addresses that are open. */
-static void follow_listen(struct worker *w)
-{
-	const struct conf *conf = w->parts.env.conf;
-
-	for (size_t i = 0; i < w->door_count; i++)
-		for (size_t j = 0; j < conf->listen_count; j++)
-			if (addr_equal(&w->doors[i].address, &conf->listen[j].address))
-				w->doors[i].close_after_refusal = conf->listen[j].close_after_refusal;
 }
 
 static void on_drain_look(void *ctx)
@@ -97,7 +87,7 @@ static void *run(void *ctx)
 	return NULL;
 }
 
-struct worker *worker_new(const struct shared *shared, struct snapshot *snapshot, const int *listeners, size_t count)
+struct worker *worker_new(const struct shared *shared, struct snapshot *snapshot)
 {
 	struct worker *w = mem_alloc(sizeof(*w));
 	struct tunnel_env *env;
@@ -106,14 +96,16 @@ struct worker *worker_new(const struct shared *shared, struct snapshot *snapshot
 		return NULL;
 	env = &w->parts.env;
 	TAILQ_INIT(&w->parts.conns);
-	w->doors = mem_array(count, sizeof(*w->doors));
+	TAILQ_INIT(&w->gates);
+	tunnels_init(env);
 	w->loop = loop_new();
 	w->parts.wire = mem_alloc(sizeof(*w->parts.wire));
 	env->buffer_bytes = snapshot->conf->tunnel.buffer_bytes;
-	env->buffer = mem_alloc(env->buffer_bytes);
+	/* as large as a reload may make it: pages that are not used cost nothing */
+	env->buffer = mem_alloc(CONF_TUNNEL_BUFFER_MOST);
 	if (w->loop)
 		env->dns = dns_new(w->loop, snapshot->conf, dns_hosts_ref(snapshot->hosts));
-	if (!w->doors || !w->loop || !w->parts.wire || !env->buffer || !env->dns) {
+	if (!w->loop || !w->parts.wire || !env->buffer || !env->dns) {
 		worker_free(w);
 		return NULL;
 	}
@@ -127,10 +119,6 @@ struct worker *worker_new(const struct shared *shared, struct snapshot *snapshot
 	w->hosts = snapshot->hosts;
 	w->parts.limits = shared->limits;
 	*snapshot = (struct snapshot){ 0 };
-	w->door_count = count;
-	for (size_t i = 0; i < count; i++)
-		w->doors[i] = (struct door){ .worker = w, .fd = listeners[i], .address = env->conf->listen[i].address };
-	follow_listen(w);
 	return w;
 }
 
@@ -141,15 +129,6 @@ bool worker_start(struct worker *w, struct loop *main, loop_fn *ended, void *ctx
 	w->main = main;
 	w->ended = ended;
 	w->ended_ctx = ctx;
-
-	for (size_t i = 0; i < w->door_count; i++) {
-		struct door *door = &w->doors[i];
-
-		door->listener = listener_start(w->loop, door->fd, on_accept, door);
-		if (!door->listener)
-			return false;
-		door->fd = -1;
-	}
 	/* signals are the main thread's */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -160,15 +139,23 @@ bool worker_start(struct worker *w, struct loop *main, loop_fn *ended, void *ctx
 	return w->started;
 }
 
-static void close_doors(struct worker *w)
+static void gate_close(struct gate *gate)
 {
-	for (size_t i = 0; i < w->door_count; i++) {
-		if (w->doors[i].listener)
-			listener_stop(w->doors[i].listener);
-		else if (w->doors[i].fd >= 0)
-			close(w->doors[i].fd);
+	if (gate->listener)
+		listener_stop(gate->listener);
+	else if (gate->fd >= 0)
+		close(gate->fd);
+	mem_free(gate);
+}
+
+static void close_gates(struct gates *gates)
+{
+	struct gate *gate;
+
+	while ((gate = TAILQ_FIRST(gates))) {
+		TAILQ_REMOVE(gates, gate, entry);
+		gate_close(gate);
 	}
-	w->door_count = 0;
 }
 
 static void each_conn(struct worker *w, void (*fn)(struct conn *c))
@@ -187,22 +174,12 @@ static void abort_conn(struct conn *c)
 	conn_abort(c, REASON_SHUTDOWN);
 }
 
-/* --- letters --- */
+/* --- orders to stop --- */
 
 struct order {
 	struct loop_letter letter;
 	struct worker *worker;
-	struct snapshot snapshot;
 };
-
-static struct order *order_new(struct worker *w)
-{
-	struct order *o = mem_alloc(sizeof(*o));
-
-	if (o)
-		o->worker = w;
-	return o;
-}
 
 static void on_drain_order(void *ctx)
 {
@@ -212,7 +189,7 @@ static void on_drain_order(void *ctx)
 	mem_free(o);
 	if (w->parts.env.draining)
 		return;
-	close_doors(w); /* what was queued is still served as a connection */
+	close_gates(&w->gates); /* what was queued is still served as a connection */
 	w->parts.env.draining = true;
 	each_conn(w, conn_drain);
 	on_drain_look(w);
@@ -227,35 +204,17 @@ static void on_abort_order(void *ctx)
 	each_conn(w, abort_conn);
 }
 
-static void on_adopt_order(void *ctx)
-{
-	struct order *o = ctx;
-	struct worker *w = o->worker;
-	struct tunnel_env *env = &w->parts.env;
-	struct snapshot old = { env->conf, env->policy, NULL, w->hosts };
-
-	env->conf = o->snapshot.conf;
-	env->policy = o->snapshot.policy;
-	if (o->snapshot.tls) {
-		old.tls = w->parts.tls;
-		w->parts.tls = o->snapshot.tls;
-	}
-	w->hosts = o->snapshot.hosts;
-	follow_listen(w);
-	dns_reconfigure(env->dns, env->conf, dns_hosts_ref(w->hosts));
-	snapshot_drop(&old);
-	mem_free(o);
-}
-
 /* Without memory for a letter a stop must still work: the loop is stopped as it is. */
 static void order(struct worker *w, loop_fn *fn)
 {
-	struct order *o = order_new(w);
+	struct order *o = mem_alloc(sizeof(*o));
 
-	if (o)
+	if (o) {
+		o->worker = w;
 		loop_send(w->loop, &o->letter, fn, o);
-	else
+	} else {
 		loop_stop(w->loop);
+	}
 }
 
 void worker_drain(struct worker *w)
@@ -270,16 +229,155 @@ void worker_abort(struct worker *w)
 		order(w, on_abort_order);
 }
 
-struct order *worker_adoption(struct worker *w)
+/* --- going over to a new configuration --- */
+
+struct adoption {
+	struct loop_letter letter;
+	struct worker *worker;
+	struct snapshot snapshot; /* on the way back: the one before */
+	struct gates fresh;
+	struct wanted {
+		struct addr real;
+		bool close_after_refusal;
+	} *wanted;
+	size_t wanted_count;
+	bool failed;
+	loop_fn *done;
+	void *ctx;
+};
+
+struct adoption *adoption_new(struct worker *w, size_t addresses)
 {
-	return order_new(w);
+	struct adoption *a = mem_alloc(sizeof(*a));
+
+	if (!a)
+		return NULL;
+	a->worker = w;
+	TAILQ_INIT(&a->fresh);
+	a->wanted = mem_array(addresses, sizeof(*a->wanted));
+	if (!a->wanted) {
+		mem_free(a);
+		return NULL;
+	}
+	return a;
 }
 
-void worker_adopt(struct order *o, const struct snapshot *snapshot)
+bool adoption_listen(struct adoption *a, const struct addr *real, bool close_after_refusal, int fd)
 {
-	o->snapshot = *snapshot;
-	loop_send(o->worker->loop, &o->letter, on_adopt_order, o);
+	struct gate *gate;
+
+	a->wanted[a->wanted_count++] = (struct wanted){ *real, close_after_refusal };
+	if (fd < 0)
+		return true;
+	gate = mem_alloc(sizeof(*gate));
+	if (!gate) {
+		close(fd);
+		return false;
+	}
+	*gate = (struct gate){ .worker = a->worker, .address = *real, .fd = fd };
+	TAILQ_INSERT_TAIL(&a->fresh, gate, entry);
+	return true;
 }
+
+void *adoption_ctx(const struct adoption *a)
+{
+	return a->ctx;
+}
+
+bool adoption_good(const struct adoption *a)
+{
+	return !a->failed;
+}
+
+void adoption_free(struct adoption *a)
+{
+	if (!a)
+		return;
+	close_gates(&a->fresh);
+	snapshot_drop(&a->snapshot);
+	mem_free(a->wanted);
+	mem_free(a);
+}
+
+static void swap_snapshot(struct worker *w, struct snapshot *s)
+{
+	struct tunnel_env *env = &w->parts.env;
+	struct snapshot old = { env->conf, env->policy, s->tls ? w->parts.tls : NULL, w->hosts };
+
+	env->conf = s->conf;
+	env->policy = s->policy;
+	env->buffer_bytes = s->conf->tunnel.buffer_bytes;
+	if (s->tls)
+		w->parts.tls = s->tls;
+	w->hosts = s->hosts;
+	*s = old;
+	dns_reconfigure(env->dns, env->conf, dns_hosts_ref(w->hosts));
+}
+
+/* Those that stay follow what is said of them now; the others close. */
+static void sift_gates(struct worker *w, const struct adoption *a)
+{
+	struct gate *gate, *next;
+
+	for (gate = TAILQ_FIRST(&w->gates); gate; gate = next) {
+		const struct wanted *wanted = NULL;
+
+		next = TAILQ_NEXT(gate, entry);
+		for (size_t i = 0; i < a->wanted_count && !wanted; i++)
+			if (addr_equal(&a->wanted[i].real, &gate->address))
+				wanted = &a->wanted[i];
+		if (wanted) {
+			gate->close_after_refusal = wanted->close_after_refusal;
+			continue;
+		}
+		TAILQ_REMOVE(&w->gates, gate, entry);
+		gate_close(gate);
+	}
+}
+
+/* False: at least one could not be opened for want of memory, and is closed. */
+static bool open_gates(struct worker *w, struct gates *fresh)
+{
+	bool good = true;
+	struct gate *gate;
+
+	while ((gate = TAILQ_FIRST(fresh))) {
+		TAILQ_REMOVE(fresh, gate, entry);
+		gate->listener = listener_start(w->loop, gate->fd, on_accept, gate);
+		if (gate->listener) {
+			TAILQ_INSERT_TAIL(&w->gates, gate, entry);
+		} else {
+			gate_close(gate);
+			good = false;
+		}
+	}
+	return good;
+}
+
+static void on_adoption(void *ctx)
+{
+	struct adoption *a = ctx;
+	struct worker *w = a->worker;
+
+	swap_snapshot(w, &a->snapshot);
+	if (!w->parts.env.draining) {
+		a->failed = !open_gates(w, &a->fresh);
+		sift_gates(w, a);
+	}
+	tunnels_review(&w->parts.env);
+	loop_send(w->main, &a->letter, a->done, a);
+}
+
+void adoption_send(struct adoption *a, struct snapshot *snapshot, loop_fn *done, void *ctx)
+{
+	a->snapshot = *snapshot;
+	*snapshot = (struct snapshot){ 0 };
+	a->done = done;
+	a->ctx = ctx;
+	loop_send(a->worker->loop, &a->letter, on_adoption, a);
+}
+
+/* --- the end --- */
 
 void worker_join(struct worker *w)
 {
@@ -295,14 +393,13 @@ void worker_free(struct worker *w)
 	if (!w)
 		return;
 	snapshot = (struct snapshot){ w->parts.env.conf, w->parts.env.policy, w->parts.tls, w->hosts };
-	close_doors(w);
+	close_gates(&w->gates);
 	deadline_fini(&w->drain_look);
 	if (w->parts.env.dns)
 		dns_free(w->parts.env.dns);
 	if (w->loop)
 		loop_free(w->loop);
 	snapshot_drop(&snapshot);
-	mem_free(w->doors);
 	mem_free(w->parts.wire);
 	mem_free(w->parts.env.buffer);
 	mem_free(w);

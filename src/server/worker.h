@@ -23,27 +23,35 @@ struct shared {
 struct snapshot {
 	struct conf *conf;
 	struct policy *policy;
-	struct tls_context *tls; /* NULL in worker_adopt: keep the present one */
+	struct tls_context *tls; /* NULL in an adoption: the present one stays */
 	struct dns_hosts *hosts;
 };
 void snapshot_drop(struct snapshot *s);
 
-/* A worker that is not running yet. `listeners` (count sockets, in the order of conf->listen) are taken over. NULL: out
- * of memory or descriptors; then nothing was taken over. */
-struct worker *worker_new(const struct shared *shared, struct snapshot *snapshot, const int *listeners,
-	size_t count) ADIT_MUST_USE;
+/* A worker that is not running yet and listens nowhere. The snapshot is taken over; NULL: out of memory or descriptors,
+ * then it is not. */
+struct worker *worker_new(const struct shared *shared, struct snapshot *snapshot) ADIT_MUST_USE;
 /* Its thread. ended(ctx) comes on `main`'s thread when the worker has stopped: worker_join will not wait then. */
 bool worker_start(struct worker *w, struct loop *main, loop_fn *ended, void *ctx) ADIT_MUST_USE;
 /* From the main thread. */
 void worker_drain(struct worker *w); /* stop accepting, end idle connections, stop when nothing is left */
 void worker_abort(struct worker *w); /* end what is left, with reason `shutdown` */
-/* New snapshot for what begins from now on, in two steps so that a reload can fail before it begins: the order
- * (mem_free it when it is not used after all), then the snapshot, whose references are taken over. */
-struct order;
-struct order *worker_adoption(struct worker *w) ADIT_MUST_USE;
-void worker_adopt(struct order *o, const struct snapshot *snapshot);
 void worker_join(struct worker *w);
 void worker_free(struct worker *w); /* after worker_join, or never started; after auth_stop and audit_stop */
+
+/* A worker's going over to a new snapshot and new addresses: everything that can fail is done before it is sent. */
+struct adoption;
+struct adoption *adoption_new(struct worker *w, size_t addresses) ADIT_MUST_USE;
+/* Each address that it shall listen on from then on; the others are closed once their queues are served. fd: a
+ * listening socket, taken over (also when this fails); -1: the worker has the address already. */
+bool adoption_listen(struct adoption *a, const struct addr *real, bool close_after_refusal, int fd) ADIT_MUST_USE;
+/* Takes over the snapshot; what begins from now on follows it, and what runs is reviewed (tunnels_review). done(a) on
+ * the main thread: it has gone over. */
+void adoption_send(struct adoption *a, struct snapshot *snapshot, loop_fn *done, void *ctx);
+void *adoption_ctx(const struct adoption *a);
+/* After done: whether the worker could listen everywhere; if not, it is closed there. */
+bool adoption_good(const struct adoption *a);
+void adoption_free(struct adoption *a); /* after done, or never sent */
 
 /* --- for conn.c --- */
 struct worker_parts {

@@ -1,6 +1,7 @@
 /* The way of one request, top to bottom.
  *
- *   screen -> authenticate -> authorise name -> resolve -> authorise addresses -> dial -> record -> accept -> relay
+ *   screen -> authenticate -> authorise name -> resolve -> authorise addresses -> dial -> record -> confirm
+ *          -> accept -> relay
  *
  * `steps` is that list. A step returns NEXT, WAIT (its callback will go on) or DONE (answered). Every step that waits
  * has a deadline with a reason of its own. However it ends, it ends in refuse(), vanish() or finish(), each with
@@ -21,6 +22,9 @@
 
 enum step { STEP_NEXT, STEP_WAIT, STEP_DONE };
 
+/* Rules are many and tunnels more: what a reload has to look at is spread over turns of the loop. */
+enum { REVIEWS_PER_TURN = 64 };
+
 /* Where the tunnel may go. */
 struct choice {
 	struct addr addresses[DNS_ADDRESSES_MAX];
@@ -32,9 +36,10 @@ struct choice {
 
 struct tunnel {
 	uint32_t magic;
-	const struct tunnel_env *env;
+	struct tunnel_env *env;
 	struct conf *conf;
-	struct policy *policy;
+	struct policy *policy; /* that allowed the addresses; NULL before */
+	unsigned generation; /* of users and policy, when they were asked last */
 	struct request *request; /* NULL once it was answered with a refusal */
 	size_t at; /* index into steps */
 	struct deadline deadline;
@@ -53,7 +58,8 @@ struct tunnel {
 	struct record_wait *record;
 
 	bool recorded; /* an open record was handed to the writer: a close record must follow */
-	bool relaying;
+	bool relaying; /* and in env's list */
+	TAILQ_ENTRY(tunnel) entry;
 	int target_fd; /* connected, before the record; -1: none */
 	struct stream *client, *target;
 	struct relay *relay;
@@ -179,6 +185,7 @@ static void finish(struct tunnel *t, enum reason reason)
 		client = target = STREAM_CLOSE_FLUSH;
 	else if (reason == REASON_CLIENT_RESET || reason == REASON_CLIENT_TLS_ERROR || reason == REASON_STALL_TIMEOUT)
 		client = STREAM_CLOSE_ABORT;
+	TAILQ_REMOVE(&t->env->relaying, t, entry);
 	relay_count(t->relay, &count);
 	stats_reason(reason);
 	stats_dec(STAT_TUNNELS);
@@ -327,7 +334,7 @@ static enum step authorise_name(struct tunnel *t)
 	if (t->request->form == HEAD_FORM_ABSOLUTE)
 		return refuse_step(t, REASON_FORWARD_UNSUPPORTED);
 	q = question(t);
-	answer = policy_name(t->policy, &q);
+	answer = policy_name(t->env->policy, &q);
 	if (answer.verdict == POLICY_DENY) {
 		t->access.rule = answer.rule;
 		return refuse_step(t, answer.reason);
@@ -385,6 +392,7 @@ static enum step authorise_addresses(struct tunnel *t)
 	struct choice *c = t->choice;
 	size_t kept = 0;
 
+	t->policy = policy_ref(t->env->policy);
 	for (size_t i = 0; i < c->count; i++) {
 		struct policy_answer answer = policy_address(t->policy, &q, &c->addresses[i]);
 
@@ -465,6 +473,33 @@ static enum step record(struct tunnel *t)
 	return wait_for(t, t->conf->deadlines.audit, REASON_AUDIT_TIMEOUT);
 }
 
+/* Would the tunnel be let through now? Follows users and policy in force. REASON_OK, or why not. */
+static enum reason judge_again(struct tunnel *t)
+{
+	struct policy_question q = question(t);
+	struct policy_answer answer;
+
+	if (t->generation == t->env->generation)
+		return REASON_OK;
+	if (!auth_knows(t->env->auth, slice_of(t->user)))
+		return REASON_AUTH_FAILED;
+	answer = policy_address(t->env->policy, &q, &t->access.address);
+	policy_ref(t->env->policy);
+	policy_unref(t->policy);
+	t->policy = t->env->policy;
+	t->access.rule = answer.rule;
+	t->generation = t->env->generation;
+	return answer.verdict == POLICY_ALLOW ? REASON_OK : answer.reason;
+}
+
+/* A reload may have come while the request was on its way. */
+static enum step confirm(struct tunnel *t)
+{
+	enum reason verdict = judge_again(t);
+
+	return verdict == REASON_OK ? STEP_NEXT : refuse_step(t, verdict);
+}
+
 static void on_relayed(void *ctx, enum reason reason)
 {
 	struct tunnel *t;
@@ -529,6 +564,7 @@ static enum step accept_and_relay(struct tunnel *t)
 		return STEP_DONE;
 	}
 	t->relaying = true;
+	TAILQ_INSERT_TAIL(&t->env->relaying, t, entry);
 	return STEP_WAIT;
 }
 
@@ -540,6 +576,7 @@ static enum step (*const steps[])(struct tunnel *t) = {
 	authorise_addresses,
 	dial,
 	record,
+	confirm,
 	accept_and_relay,
 };
 
@@ -549,11 +586,45 @@ static void run(struct tunnel *t)
 		t->at++;
 }
 
+/* --- after a reload --- */
+
+static void on_review(void *ctx)
+{
+	struct tunnel_env *env = ctx;
+	struct tunnel *t;
+
+	for (int i = 0; i < REVIEWS_PER_TURN; i++) {
+		t = TAILQ_FIRST(&env->relaying);
+		if (!t || t->generation == env->generation)
+			return;
+		OBJ_CHECK(t, TUNNEL_MAGIC);
+		if (judge_again(t) != REASON_OK) {
+			finish(t, REASON_REVOKED);
+			continue;
+		}
+		TAILQ_REMOVE(&env->relaying, t, entry);
+		TAILQ_INSERT_TAIL(&env->relaying, t, entry);
+	}
+	loop_post(env->loop, &env->review);
+}
+
+void tunnels_init(struct tunnel_env *env)
+{
+	TAILQ_INIT(&env->relaying);
+	loop_task_init(&env->review, on_review, env);
+}
+
+void tunnels_review(struct tunnel_env *env)
+{
+	env->generation++;
+	loop_post(env->loop, &env->review);
+}
+
 /* --- from http --- */
 
 static void *begin(void *ctx, struct request *r)
 {
-	const struct tunnel_env *env = ctx;
+	struct tunnel_env *env = ctx;
 	struct tunnel *t = mem_alloc(sizeof(*t));
 
 	if (!t) {
@@ -566,7 +637,7 @@ static void *begin(void *ctx, struct request *r)
 	OBJ_INIT(t, TUNNEL_MAGIC);
 	t->env = env;
 	t->conf = conf_ref(env->conf);
-	t->policy = policy_ref(env->policy);
+	t->generation = env->generation;
 	t->request = r;
 	t->target_fd = -1;
 	deadline_init(&t->deadline, env->loop, on_deadline, t);

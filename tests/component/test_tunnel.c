@@ -115,6 +115,7 @@ static void open_site(const struct conf_option *extra, size_t extra_n)
 	cr_assert(addr_parse(&own, slice_of(OWN)));
 	snprintf(hosts, sizeof(hosts), "%s/hosts", dir);
 	env = (struct tunnel_env){ .loop = loop, .conf = conf, .buffer = relay_buffer, .buffer_bytes = sizeof(relay_buffer) };
+	tunnels_init(&env);
 	env.policy = policy_new(conf, &own, 1, &own, 1);
 	env.auth = auth_new(conf, make_users());
 	env.dns = dns_new(loop, conf, dns_hosts_load(hosts));
@@ -810,9 +811,38 @@ static void end_by_shutdown(int fd)
 	close(fd);
 }
 
-static void end_by_revocation(int fd)
+/* The policy in force becomes one that denies everything. */
+static void reload_to_nothing(void)
 {
-	h1_abort(h, REASON_REVOKED);
+	static const struct conf_option nothing[] = { { "policy.rules", "[{name: none, action: deny, to: [any, private]}]" } };
+	struct conf_errors errors = { 0 };
+	struct conf *other = conf_load(NULL, nothing, 1, &errors);
+
+	cr_assert_not_null(other);
+	policy_unref(env.policy);
+	env.policy = policy_new(other, NULL, 0, NULL, 0);
+	conf_unref(other);
+	cr_assert_not_null(env.policy);
+	tunnels_review(&env);
+}
+
+static void reload_users(const char *text)
+{
+	auth_reconfigure(env.auth, conf, users_parse(slice_of(text), on_bad_user, NULL));
+	tunnels_review(&env);
+}
+
+static void end_by_new_rules(int fd)
+{
+	reload_to_nothing();
+	loop_turn(loop);
+	close(fd);
+}
+
+static void end_by_removal_of_the_user(int fd)
+{
+	reload_users("bob:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n");
+	loop_turn(loop);
 	close(fd);
 }
 
@@ -830,7 +860,8 @@ Test(tunnel, each_end_of_a_tunnel_is_recorded_and_seen_by_both_sides)
 		{ end_half_closed, REASON_HALF_CLOSED_TIMEOUT, STREAM_CLOSE_TRUNCATE },
 		{ end_by_stall, REASON_STALL_TIMEOUT, STREAM_CLOSE_ABORT },
 		{ end_by_shutdown, REASON_SHUTDOWN, STREAM_CLOSE_TRUNCATE },
-		{ end_by_revocation, REASON_REVOKED, STREAM_CLOSE_TRUNCATE },
+		{ end_by_new_rules, REASON_REVOKED, STREAM_CLOSE_TRUNCATE },
+		{ end_by_removal_of_the_user, REASON_REVOKED, STREAM_CLOSE_TRUNCATE },
 	};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -843,6 +874,50 @@ Test(tunnel, each_end_of_a_tunnel_is_recorded_and_seen_by_both_sides)
 		cr_expect_eq(stats_reason_get(rows[i].reason), before + 1);
 		expect_last("close", rows[i].reason);
 		cr_expect_eq(count("\"kind\":\"open\""), 1u);
+		drop_client();
+		close_site();
+	}
+}
+
+Test(tunnel, a_review_leaves_what_is_still_allowed)
+{
+	char byte;
+	int fd;
+
+	open_site(NULL, 0);
+	fd = open_tunnel("");
+	tunnels_review(&env);
+	loop_turn(loop);
+	/* a new password of the user is no reason */
+	reload_users("alice:{SHA}qUqP5cyxm6YcTAhz05Hph5gvu9M=\n");
+	loop_turn(loop);
+	mem_feed_text(m, "x");
+	UNTIL(loop, recv(fd, &byte, 1, MSG_DONTWAIT) == 1);
+	cr_assert_eq(byte, 'x');
+	close(fd);
+	drop_client();
+	close_site();
+}
+
+/* The addresses were allowed, the target dialled and the record on its way when the rules or the users changed. */
+Test(tunnel, a_reload_on_the_way_is_judged_before_the_answer)
+{
+	static const enum reason reasons[] = { REASON_DENIED, REASON_AUTH_FAILED };
+
+	for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++) {
+		struct hole hole;
+
+		open_site(NULL, 0);
+		go_wait(WAIT_AUDIT, &hole);
+		if (reasons[i] == REASON_AUTH_FAILED)
+			reload_users("bob:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n");
+		else
+			reload_to_nothing();
+		loop_turn(loop);
+		cr_assert_eq(m->out_n, 0u);
+		wait_over(WAIT_AUDIT, &hole);
+		expect_refusal(reasons[i]);
+		expect_last("close", reasons[i]);
 		drop_client();
 		close_site();
 	}

@@ -1,5 +1,6 @@
 """HUP: a new configuration takes hold without dropping what it still permits, and a wrong one changes nothing."""
 
+import datetime
 import signal
 
 from client import connect_head
@@ -34,6 +35,70 @@ def test_new_rules(start, origin):
         until(lambda: status(proxy, target, "bob") == 403, "the new rule")
         assert status(proxy, target) == 200
         assert alive(conn), "what the new rules permit goes on"
+
+
+def test_new_rules_revoke_what_they_refuse(start, origin):
+    """Within a second of being in force, in all workers, whatever their number; nobody else notices."""
+    proxy = start({"workers": 4})
+    target = origin(echo).target
+    bobs = [proxy.tunnel(target, "bob") for _ in range(150)]
+    with proxy.tunnel(target) as conn:
+        reload(proxy, policy={"rules": [LAB | {"name": "alice-only", "users": ["alice"]}]})
+        for each in bobs:
+            each.recv_all()
+            assert each.end == "truncated"
+        proxy.said("the new configuration is in force")
+        in_force = datetime.datetime.now(datetime.timezone.utc)
+        assert alive(conn)
+        closes = [proxy.record_of(each) for each in bobs]
+        assert {(close["reason"], close["status"], close["user"], close["rule"]) for close in closes} == {
+            ("revoked", 200, "bob", "default")}
+        latest = max(datetime.datetime.fromisoformat(close["time"].replace("Z", "+00:00")) for close in closes)
+        assert latest - in_force < datetime.timedelta(seconds=1)
+    for each in bobs:
+        each.close()
+    assert proxy.record_of(conn)["rule"] == "alice-only", "the rule that lets it go on"
+
+
+def test_a_name_is_judged_with_the_address_that_was_dialled(start, origin):
+    proxy = start()
+    target = f"origin.test:{origin(echo).port}"
+    with proxy.tunnel(target) as conn:
+        reload(proxy, policy={"rules": [LAB, {"name": "no", "action": "deny", "to": ["any"]}]})
+        proxy.said("in force")
+        assert alive(conn)
+        reload(proxy, policy={"rules": [{"name": "no", "action": "deny", "to": ["127.0.0.0/8"], "ports": ["any"]}, LAB]})
+        conn.recv_all()
+        assert proxy.record_of(conn)["rule"] == "no"
+
+
+def test_new_limits_and_buffer(start, origin):
+    proxy = start()
+    target = origin(echo).target
+    with proxy.tunnel(target) as conn:
+        reload(proxy, limits={"connections": 1}, tunnel={"buffer": "16MiB"})
+        proxy.said("in force")
+        try:
+            assert not proxy.open().close()
+            raise AssertionError("a second connection is above the new limit")
+        except OSError:
+            pass
+        assert alive(conn)
+        seen = len(proxy.lines)
+        reload(proxy, limits={"connections": 10})
+        until(lambda: any("in force" in line for line in proxy.lines[seen:]), "the second reload")
+        with proxy.tunnel(target) as other:
+            other.send(b"x" * 3_000_000)
+            assert other.recv_exactly(3_000_000) == b"x" * 3_000_000
+
+
+def test_asked_twice_while_at_it(start, origin):
+    """The last file counts, however many signals came before it."""
+    proxy = start()
+    target = origin(echo).target
+    for i in range(20):
+        reload(proxy, policy={"rules": [LAB | {"users": ["alice" if i % 2 else "bob"]}]})
+    until(lambda: status(proxy, target, "bob") == 403 and status(proxy, target) == 200, "the last rules")
 
 
 def test_new_certificates(start, lab, origin):

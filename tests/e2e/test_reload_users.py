@@ -53,14 +53,27 @@ def test_a_wrong_verdict_dies_with_its_line(start, origin):
     becomes(proxy, target, 200, "alice", "tomorrow")
 
 
-def test_open_tunnels_outlive_a_new_file(start, origin):
+def test_open_tunnels_of_users_who_stay_outlive_a_new_file(start, origin):
+    """Even with a new password: what was right when the tunnel was set up was right."""
     proxy = start()
     target = origin(echo).target
     with proxy.tunnel(target) as conn:
-        replace_file(proxy.htpasswd, htpasswd_line("carol") + "\n")
+        replace_file(proxy.htpasswd, htpasswd_line("carol") + "\n" + htpasswd_line("alice", "another") + "\n")
         becomes(proxy, target, 200, "carol")
         conn.send(b"hello")
         assert conn.recv_exactly(5) == b"hello"
+
+
+def test_open_tunnels_of_a_removed_user_end(start, origin):
+    proxy = start()
+    target = origin(echo).target
+    with proxy.tunnel(target) as mine, proxy.tunnel(target, "bob") as other:
+        replace_file(proxy.htpasswd, htpasswd_line("bob") + "\n")
+        mine.recv_all()
+        assert mine.end == "truncated"
+        assert proxy.record_of(mine)["reason"] == "revoked"
+        other.send(b"hello")
+        assert other.recv_exactly(5) == b"hello"
 
 
 BROKEN = {

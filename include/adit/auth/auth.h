@@ -40,6 +40,9 @@ void auth_free(struct auth *auth); /* after auth_stop and after every loop has e
  * throttle has counted; hashes under way are judged by the new lines. `threads` needs a restart. From any thread. */
 void auth_reconfigure(struct auth *auth, const struct conf *conf, struct users *users);
 
+/* Is there such a user in the file in force? From any thread. */
+bool auth_knows(struct auth *auth, struct slice user);
+
 /* `retry_after_s` is set for REASON_AUTH_THROTTLED. */
 typedef void auth_done_fn(void *ctx, enum reason verdict, unsigned retry_after_s);
 

@@ -49,6 +49,9 @@ struct conf_rule {
 
 struct conf_rate { unsigned count; unsigned per_ms; }; /* count 0: off; per_ms is never 0 */
 
+/* The most that tunnel.buffer may be. */
+enum { CONF_TUNNEL_BUFFER_MOST = 16 << 20 };
+
 /* A duration that is off: the same number as loop.h's DEADLINE_OFF, which is above this layer. */
 #define CONF_OFF 0xffffffffu
 
@@ -87,6 +90,7 @@ struct conf {
 	} dial;
 	struct {
 		size_t request_line_bytes, head_bytes, fields;
+		char *pac; /* "host:port" that GET /proxy.pac tells browsers; NULL: off */
 	} http;
 	struct {
 		size_t buffer_bytes; /* per direction: what may wait for a slow side */

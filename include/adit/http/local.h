@@ -4,7 +4,8 @@
 
 #include "adit/http/request.h"
 
-/* An origin-form or asterisk-form request: health, or a short page that says what this is. Pure. */
+/* An origin-form or asterisk-form request: health, the PAC file when r->conf has one, or a short page that
+ * says what this is. Pure. */
 struct response local_answer(const struct request *r, bool draining);
 
 #endif

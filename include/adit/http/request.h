@@ -7,6 +7,7 @@
 
 #include "adit/audit/audit.h"
 #include "adit/base/addr.h"
+#include "adit/conf/conf.h"
 #include "adit/http/head.h"
 #include "adit/http/response.h"
 #include "adit/stream/stream.h"
@@ -35,6 +36,7 @@ struct request_ops {
 struct request {
 	const struct request_ops *ops;
 	const struct client *client;
+	const struct conf *conf; /* the connection's */
 	const char *protocol; /* "http/1.1" */
 	enum reason fault; /* REASON_OK, or what is wrong with the head: it can only be refused */
 	enum head_method method;

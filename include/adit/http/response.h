@@ -11,10 +11,12 @@ struct response {
 	const char *realm; /* 407: the challenge's realm */
 	const char *allow; /* 405: Allow's value */
 	unsigned retry_after_s; /* 0: none */
+	unsigned max_age_s; /* may be cached so long; 0: no-store */
 	const char *content_type; /* NULL: text/plain */
 	/* Told in the body only to users who have logged in; NULL: nothing more to tell. */
 	const char *rule;
 	const char *address;
+	const char *pac; /* host:port of this proxy: the body is the PAC file that leads to it */
 	struct slice body; /* empty: made from the reason's sentence */
 };
 

@@ -55,7 +55,7 @@ static const char everything[] =
 	"policy: { rules: [{ name: a, action: deny, users: [x, \"y z\"], to: [any., \"*.b\", 10.0.0.0/8, ula], ports: [1, 5-6, any] }] }\n"
 	"dns: { servers: [192.0.2.53, \"[::1]:54\"], negative: off, ttl_max: 1s, queries: 1, cache_entries: 2 }\n"
 	"dial: { source_v4: 192.0.2.1, source_v6: \"2001:db8::1\" }\n"
-	"http: { request_line: 256, head: 1025, fields: 1 }\n"
+	"http: { request_line: 256, head: 1025, fields: 1, pac: \"[::1]:8443\" }\n"
 	"tunnel: { buffer: 65537 }\n"
 	"audit: { directory: d, node: n, progress: 1s, on_failure: allow, strangers_max: 4KiB, open_files: 1, queue: 16 }\n"
 	"limits: { connections: off, unauthenticated: off, unauthenticated_per_prefix: off, handshakes_per_prefix: off }\n"
@@ -353,12 +353,10 @@ Test(conf, reload_notes)
 		{ "workers: 2\n", "workers: 3\n", "workers: stays 2 until a restart (the configuration says 3)" },
 		{ "workers: 2\n", "workers: 2\nuser: a\n", "user: stays unset until a restart (the configuration says a)" },
 		{ "workers: 2\nuser: a\n", "workers: 2\n", "user: stays a until a restart (the configuration says nothing)" },
-		{ "listen: \"[::]:9443\"\n", "listen: \"[::]:443\"\n", "listen: the addresses stay as they are until a restart" },
-		{ "listen: \"[::]:1\"\n", "listen: [\"[::]:1\", \"[::]:2\"]\n",
-			"listen: the addresses stay as they are until a restart" },
-		{ "listen: \"[::]:1\"\n", "listen: [{ address: \"[::]:1\", close_after_refusal: off }]\n", NULL },
-		{ "tunnel: { buffer: 64KiB }\n", "tunnel: { buffer: 1MiB }\n",
-			"tunnel.buffer: stays 64KiB until a restart (the configuration says 1MiB)" },
+		{ "listen: \"[::]:1\"\n", "listen: [{ address: \"[::]:1\", close_after_refusal: off }, \"[::]:2\"]\n", NULL },
+		{ "tunnel: { buffer: 64KiB }\n", "tunnel: { buffer: 1MiB }\n", NULL },
+		{ "auth: { threads: 1 }\n", "auth: { threads: 2 }\n",
+			"auth.threads: stays 1 until a restart (the configuration says 2)" },
 		{ "workers: 2\n", "workers: 2\nauth: { realm: b, cache: 5s }\nlimits: { connections: 5 }\n", NULL },
 	};
 

@@ -140,6 +140,47 @@ Test(conf_types, strings)
 	check(rows, COUNT(rows));
 }
 
+/* A host with its port, in the form in which it stands in a URL. What gets through here gets into a script. */
+Test(conf_types, authorities)
+{
+	static char longest[64 * 4 + 6];
+	const struct row rows[] = {
+		{ "http.pac", "proxy.example.org:8443", "proxy.example.org:8443" }, { "http.pac", "off", "off" },
+		{ "http.pac", "Proxy.Example.ORG.:443", "proxy.example.org:443" }, { "http.pac", "proxy:1", "proxy:1" },
+		{ "http.pac", "off:8443", "off:8443" }, { "http.pac", "192.0.2.1:65535", "192.0.2.1:65535" },
+		{ "http.pac", "[2001:DB8:0::1]:8443", "[2001:db8::1]:8443" }, { "http.pac", longest, longest },
+		{ "http.pac", "on", NULL }, { "http.pac", "", NULL }, { "http.pac", "proxy.example.org", NULL },
+		{ "http.pac", "proxy.example.org:", NULL }, { "http.pac", ":8443", NULL }, { "http.pac", "8443", NULL },
+		{ "http.pac", "proxy.example.org:0", NULL }, { "http.pac", "proxy.example.org:65536", NULL },
+		{ "http.pac", "proxy.example.org:08443", NULL }, { "http.pac", "https://proxy.example.org:8443", NULL },
+		{ "http.pac", "proxy.example.org:8443/", NULL }, { "http.pac", "alice@proxy.example.org:8443", NULL },
+		{ "http.pac", "2001:db8::1", NULL }, { "http.pac", "2001:db8::1:8443", NULL }, { "http.pac", "256.0.0.1:1", NULL },
+		{ "http.pac", "-x.example.org:1", NULL }, { "http.pac", "a..b:1", NULL }, { "http.pac", "*.example.org:1", NULL },
+		{ "http.pac", "a\";alert(1)//:1", NULL }, { "http.pac", "a b:1", NULL }, { "http.pac", "\xc3\xa4.example:1", NULL },
+		{ "http.pac", "a; DIRECT:1", NULL }, { "http.pac", "[::]:8443", NULL }, { "http.pac", "0.0.0.0:8443", NULL },
+	};
+
+	memset(longest, 'x', 253);
+	longest[63] = longest[127] = longest[191] = '.';
+	memcpy(longest + 253, ":443", 5);
+	check(rows, COUNT(rows));
+}
+
+/* A string that is off is none, whatever it was before. */
+Test(conf_types, a_string_is_switched_off)
+{
+	struct conf *conf = fresh();
+	const struct conf_row *row = conf_table_key(slice_of("http.pac"));
+	char why[CONF_WHY_SIZE];
+
+	cr_assert_null(conf->http.pac, "off is the default");
+	cr_assert(conf_types_parse(row, conf, slice_of("proxy.example.org:1"), why));
+	cr_assert_str_eq(conf->http.pac, "proxy.example.org:1");
+	cr_assert(conf_types_parse(row, conf, slice_of("off"), why));
+	cr_assert_null(conf->http.pac);
+	conf_unref(conf);
+}
+
 Test(conf_types, addresses)
 {
 	static const struct row rows[] = {

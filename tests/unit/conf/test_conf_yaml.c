@@ -5,6 +5,8 @@
 #include <stdlib.h>
 
 #define DURATION " is not acceptable; write a number with ms, s, m, h or d, "
+#define PAC \
+	" is not acceptable; write a name or an address that clients can reach and a port, as proxy.example.org:8443, or off\n"
 
 static const struct {
 	const char *text, *messages;
@@ -95,6 +97,9 @@ static const struct {
 		"t.yaml:1:18: dns.servers[1]: \"ns.example\" is no name server; write its address, as 192.0.2.53 or "
 		"\"[2001:db8::53]:5353\"\n"
 		"t.yaml:1:30: dns.servers[2]: \"1.1.1.1:0\" has port 0; leave the port out for 53\n" },
+	{ "http:\n  pac: \"[::]:8443\"\n", "t.yaml:2:8: http.pac: \"[::]:8443\"" PAC },
+	{ "http: { fields: 1, pac: proxy.example.org }\n", "t.yaml:1:25: http.pac: \"proxy.example.org\"" PAC },
+	{ "http: { pac: on }\n", "t.yaml:1:14: http.pac: \"on\"" PAC },
 	/* the whole */
 	{ "listen:\n  - \"[::]:443\"\n  - 0.0.0.0:443\n  - 127.0.0.1:0\n  - 127.0.0.1:0\n",
 		"t.yaml:3:5: listen[2]: 0.0.0.0:443 is taken already, for [::] takes IPv4 as well, by entry 1; leave one of them "

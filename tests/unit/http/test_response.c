@@ -1,6 +1,8 @@
 /* Our own responses as text. */
 #include "adit/http/response.h"
 
+#include "adit/base/authority.h"
+
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,6 +96,36 @@ Test(response, says_what_it_was_given)
 	cr_expect_not_null(strstr(format(&r, false, false), "(address 127.0.0.1:443)\n"));
 	r = (struct response){ .status = 200, .body = { "{}", 2 }, .content_type = "application/json" };
 	cr_expect_not_null(strstr(format(&r, false, false), "Content-Type: application/json\r\n"));
+}
+
+Test(response, a_pac_file_names_the_proxy_and_nothing_else)
+{
+	static const char file[] =
+		"function FindProxyForURL(url, host)\n{\n\treturn \"HTTPS proxy.example.org:8443\";\n}\n";
+	static char longest[HOST_TEXT_MAX + sizeof("[]:65535")];
+	struct response r = { .status = 200, .pac = "proxy.example.org:8443", .max_age_s = 300 };
+	const char *body = strstr(format(&r, true, false), "\r\n\r\n");
+
+	cr_assert_not_null(body);
+	cr_expect_str_eq(body + 4, file);
+	cr_expect_eq(content_length(), sizeof(file) - 1);
+	cr_expect_not_null(strstr(text, "\r\nCache-Control: max-age=300\r\n"));
+	cr_expect_null(strstr(text, "no-store"));
+	cr_expect_null(strstr(text, "DIRECT"), "a browser without its proxy would go around it");
+	body = strstr(format(&r, true, true), "\r\n\r\n");
+	cr_expect_str_eq(body, "\r\n\r\n");
+	cr_expect_eq(content_length(), sizeof(file) - 1);
+	memset(longest, 'x', sizeof(longest) - 1);
+	r.pac = longest;
+	cr_expect_not_null(strstr(format(&r, true, false), longest));
+}
+
+Test(response, what_may_not_be_kept_says_so)
+{
+	struct response r = response_refusal(REASON_AUTH_REQUIRED);
+
+	cr_expect_not_null(strstr(format(&r, false, false), "\r\nCache-Control: no-store\r\n"));
+	cr_expect_null(strstr(text, "max-age"));
 }
 
 Test(response, an_unknown_status_has_a_phrase)

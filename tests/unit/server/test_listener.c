@@ -80,7 +80,7 @@ Test(listener, copies_share_one_port_and_each_client_is_accepted_once)
 	socklen_t n;
 	char error[256];
 
-	cr_assert(listener_bind(&a, fds, COPIES, error, sizeof(error)), "%s", error);
+	cr_assert(listener_bind(&a, fds, COPIES, true, error, sizeof(error)), "%s", error);
 	cr_assert_neq(addr_port(&a), 0);
 	for (size_t i = 0; i < COPIES; i++) {
 		n = sizeof(sa);
@@ -112,9 +112,9 @@ Test(listener, a_second_proxy_is_told_that_the_address_is_taken)
 	int fds[2], more[2];
 	char error[256] = "";
 
-	cr_assert(listener_bind(&a, fds, 2, error, sizeof(error)), "%s", error);
+	cr_assert(listener_bind(&a, fds, 2, true, error, sizeof(error)), "%s", error);
 	again = a;
-	cr_assert_not(listener_bind(&again, more, 2, error, sizeof(error)));
+	cr_assert_not(listener_bind(&again, more, 2, true, error, sizeof(error)));
 	cr_assert_not_null(strstr(error, strerror(EADDRINUSE)), "%s", error);
 	cr_assert_not_null(strstr(error, "127.0.0.1:"), "%s", error);
 	close(fds[0]);
@@ -127,7 +127,7 @@ Test(listener, an_address_that_is_not_ours_says_so)
 	int fds[1];
 	char error[256] = "";
 
-	cr_assert_not(listener_bind(&a, fds, 1, error, sizeof(error)));
+	cr_assert_not(listener_bind(&a, fds, 1, true, error, sizeof(error)));
 	cr_assert_not_null(strstr(error, "cannot listen on 203.0.113.1:0: "), "%s", error);
 }
 
@@ -138,7 +138,7 @@ Test(listener, the_wildcard_takes_ipv4)
 	int fds[1], client;
 	char error[256];
 
-	cr_assert(listener_bind(&a, fds, 1, error, sizeof(error)), "%s", error);
+	cr_assert(listener_bind(&a, fds, 1, true, error, sizeof(error)), "%s", error);
 	addr_set_port(&v4, addr_port(&a));
 	l = listener_start(loop, fds[0], on_accept, &accepted);
 	cr_assert_not_null(l);
@@ -157,7 +157,7 @@ Test(listener, stopping_accepts_what_is_queued)
 	int fds[1], clients[CLIENTS];
 	char error[256], byte;
 
-	cr_assert(listener_bind(&a, fds, 1, error, sizeof(error)), "%s", error);
+	cr_assert(listener_bind(&a, fds, 1, true, error, sizeof(error)), "%s", error);
 	l = listener_start(loop, fds[0], on_accept, &accepted);
 	for (size_t i = 0; i < CLIENTS; i++)
 		clients[i] = connect_to(&a);
@@ -181,7 +181,7 @@ Test(listener, without_descriptors_it_waits_and_goes_on)
 	int fds[1], client;
 	char error[256];
 
-	cr_assert(listener_bind(&a, fds, 1, error, sizeof(error)), "%s", error);
+	cr_assert(listener_bind(&a, fds, 1, true, error, sizeof(error)), "%s", error);
 	l = listener_start(loop, fds[0], on_accept, &accepted);
 	client = connect_to(&a);
 	getrlimit(RLIMIT_NOFILE, &before);
@@ -208,7 +208,7 @@ Test(listener, may_be_stopped_while_it_pauses)
 	int fds[1], client;
 	char error[256];
 
-	cr_assert(listener_bind(&a, fds, 1, error, sizeof(error)), "%s", error);
+	cr_assert(listener_bind(&a, fds, 1, true, error, sizeof(error)), "%s", error);
 	l = listener_start(loop, fds[0], on_accept, &accepted);
 	client = connect_to(&a);
 	getrlimit(RLIMIT_NOFILE, &before);
@@ -229,7 +229,7 @@ Test(listener, without_memory_the_descriptor_stays_the_callers)
 	int fds[1];
 	char error[256];
 
-	cr_assert(listener_bind(&a, fds, 1, error, sizeof(error)), "%s", error);
+	cr_assert(listener_bind(&a, fds, 1, true, error, sizeof(error)), "%s", error);
 	mem_fault_set(1, false);
 	cr_assert_null(listener_start(loop, fds[0], on_accept, &accepted));
 	mem_fault_set(0, false);
