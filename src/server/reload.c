@@ -12,8 +12,6 @@
 #include <stdio.h>
 #include <time.h>
 
-enum { LOCALS_MAX = 256 };
-
 static void say_errors(const struct conf_errors *errors)
 {
 	for (size_t i = 0; i < errors->count; i++)
@@ -37,45 +35,53 @@ static struct users *load_users(const struct conf *conf)
 	return users_load(conf->auth.htpasswd, on_user_line, conf->auth.htpasswd);
 }
 
-static size_t local_addresses(struct addr locals[static LOCALS_MAX])
+/* True when they have changed. */
+static bool look_at_locals(struct server *s)
 {
 	struct ifaddrs *all = NULL;
+	struct addr a;
 	size_t n = 0;
+	bool changed = false;
 
 	if (getifaddrs(&all) != 0)
-		return 0;
-	for (struct ifaddrs *i = all; i && n < LOCALS_MAX; i = i->ifa_next) {
-		if (!i->ifa_addr)
+		return false;
+	for (struct ifaddrs *i = all; i && n < SERVER_LOCALS_MAX; i = i->ifa_next) {
+		bool v4 = i->ifa_addr && i->ifa_addr->sa_family == AF_INET;
+		bool v6 = i->ifa_addr && i->ifa_addr->sa_family == AF_INET6;
+
+		if (!(v4 || v6) || !addr_from_sockaddr(&a, i->ifa_addr, v4 ? sizeof(struct sockaddr_in)
+									    : sizeof(struct sockaddr_in6)))
 			continue;
-		if (i->ifa_addr->sa_family == AF_INET)
-			n += addr_from_sockaddr(&locals[n], i->ifa_addr, sizeof(struct sockaddr_in));
-		else if (i->ifa_addr->sa_family == AF_INET6)
-			n += addr_from_sockaddr(&locals[n], i->ifa_addr, sizeof(struct sockaddr_in6));
+		changed = changed || n >= s->local_count || !addr_equal(&s->locals[n], &a);
+		s->locals[n++] = a;
 	}
+	changed = changed || n != s->local_count;
+	s->local_count = n;
 	freeifaddrs(all);
-	return n;
+	return changed;
 }
 
-static struct policy *make_policy(struct conf *conf, const struct doors *doors)
+static struct policy *make_policy(const struct server *s, struct conf *conf, const struct doors *doors)
 {
-	struct addr locals[LOCALS_MAX], *own = mem_array(doors->count, sizeof(*own));
+	struct addr *own = mem_array(doors->count, sizeof(*own));
 	struct policy *policy;
 
 	if (!own)
 		return NULL;
 	for (size_t i = 0; i < doors->count; i++)
 		own[i] = doors->at[i].real;
-	policy = policy_new(conf, own, doors->count, locals, local_addresses(locals));
+	policy = policy_new(conf, own, doors->count, s->locals, s->local_count);
 	mem_free(own);
 	return policy;
 }
 
 /* What all workers share of a snapshot; tls is each worker's own. */
-static bool snapshot_make(struct snapshot *out, struct conf *conf, const struct doors *doors)
+static bool snapshot_make(struct snapshot *out, struct server *s, struct conf *conf, const struct doors *doors)
 {
+	(void)look_at_locals(s);
 	*out = (struct snapshot){
 		.conf = conf_ref(conf),
-		.policy = make_policy(conf, doors),
+		.policy = make_policy(s, conf, doors),
 		.hosts = dns_hosts_load("/etc/hosts"),
 	};
 	if (out->policy && out->hosts)
@@ -145,7 +151,7 @@ static bool handover_make(struct handover *h, struct server *s, struct conf *con
 	bool good = true;
 
 	*h = (struct handover){ .count = s->worker_count, .parts = mem_array(s->worker_count, sizeof(*h->parts)) };
-	if (!h->parts || !snapshot_make(&shared, conf, doors)) {
+	if (!h->parts || !snapshot_make(&shared, s, conf, doors)) {
 		handover_drop(h);
 		return false;
 	}
@@ -226,7 +232,7 @@ bool server_make_workers(struct server *s)
 	if (!first)
 		return false;
 	s->workers = mem_array(count, sizeof(*s->workers));
-	if (s->workers && snapshot_make(&shared, s->conf, &s->doors)) {
+	if (s->workers && snapshot_make(&shared, s, s->conf, &s->doors)) {
 		while (s->worker_count < count) {
 			struct snapshot mine =
 				snapshot_copy(&shared, s->worker_count ? tls_context_clone(first) : tls_context_ref(first));
@@ -391,16 +397,17 @@ static void follow_htpasswd(struct server *s)
 	log_err("%s: not taken over; the users read before stay in force", s->conf->auth.htpasswd);
 }
 
-static void follow_names(struct server *s, const char *path)
+/* Names, and the addresses that count as the proxy's own. */
+static void follow(struct server *s, const char *what)
 {
 	struct handover handover;
 
 	if (!handover_make(&handover, s, s->conf, &s->doors, NULL)) {
-		log_err("%s: has changed, but there is no memory to follow", path);
+		log_err("%s: changed, but there is no memory to follow", what);
 		return;
 	}
 	handover_send(&handover, s);
-	snprintf(s->news, sizeof(s->news), "%s: read again", path);
+	snprintf(s->news, sizeof(s->news), "%s: read again", what);
 }
 
 /* One at a time: what else has changed is seen at the next look. */
@@ -411,7 +418,9 @@ void server_look(struct server *s)
 	if (watch_changed(&s->htpasswd))
 		follow_htpasswd(s);
 	else if (watch_changed(&s->hosts))
-		follow_names(s, "/etc/hosts");
+		follow(s, "/etc/hosts");
 	else if (watch_changed(&s->resolv))
-		follow_names(s, "/etc/resolv.conf");
+		follow(s, "/etc/resolv.conf");
+	else if (look_at_locals(s))
+		follow(s, "this machine's addresses");
 }

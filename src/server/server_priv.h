@@ -7,7 +7,7 @@
 #include "server/watch.h"
 #include "server/worker.h"
 
-enum { SERVER_SIGNALS = 4, SERVER_TEXT_SIZE = 512 };
+enum { SERVER_SIGNALS = 4, SERVER_TEXT_SIZE = 512, SERVER_LOCALS_MAX = 256 };
 
 struct server {
 	const struct server_source *source;
@@ -16,6 +16,8 @@ struct server {
 	struct tls_tickets *tickets;
 	struct shared shared;
 	struct doors doors; /* in force */
+	struct addr locals[SERVER_LOCALS_MAX]; /* the machine's own addresses when they were looked at last */
+	size_t local_count;
 	struct worker **workers;
 	size_t worker_count, ended;
 	struct event *signals[SERVER_SIGNALS];

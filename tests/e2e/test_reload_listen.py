@@ -1,7 +1,9 @@
 """HUP and the addresses to listen on: added and removed without a refused or broken connection anywhere else."""
 
+import shutil
 import signal
 import socket
+import subprocess
 
 import pytest
 from client import connect_head
@@ -139,3 +141,22 @@ def test_ports_the_system_chose_stay(start, origin):
     in_force(proxy, listen=[entry(0)])
     assert status(proxy, target) == 200
     proxy.baseline = proxy.descriptors()
+
+
+def test_an_address_that_the_machine_gets_later_is_the_proxys_own(start):
+    """[::] and 0.0.0.0 stand for every address of the machine, also those it has not yet."""
+    late = "192.0.2.77"
+    change = lambda what: subprocess.run(["ip", "addr", what, f"{late}/32", "dev", "lo"], capture_output=True)
+    port = free_port()
+    rule = {"name": "late", "action": "allow", "to": [f"{late}/32"], "ports": ["any"]}
+    proxy = at(start({"listen": [entry(port, "0.0.0.0")], "policy": {"rules": [rule]}, "deadlines": {"dial": "1s"}}), port)
+    if not shutil.which("ip") or change("add").returncode != 0:
+        pytest.skip("no right to give this machine an address")
+    try:
+        def word():
+            with proxy.open() as conn:
+                return conn.ask(connect_head(f"{late}:{port}")).word()
+
+        until(lambda: word() == "proxy_loop", "the new address to be known")
+    finally:
+        change("del")
