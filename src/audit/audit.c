@@ -272,7 +272,7 @@ static void submit_stranger(struct audit *a, const struct audit_event *event)
 	struct record *r = NULL;
 	bool fits;
 
-	if (strangers_admit(a->strangers, now, event->client))
+	if (strangers_admit(a->strangers, now, event->client, event->reason))
 		r = record_new(line, audit_format(event, atomic_load(&a->node), line, sizeof(line)), NULL);
 	if (r)
 		r->kind = event->kind;

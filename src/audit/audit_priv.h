@@ -104,8 +104,8 @@ struct strangers_row {
 
 struct strangers *strangers_new(void) ADIT_MUST_USE;
 void strangers_free(struct strangers *s);
-/* May this refusal be written? */
-bool strangers_admit(struct strangers *s, uint64_t now_ms, const struct addr *client);
+/* May this refusal be written? Wrong passwords may use the whole rate, all else half of it. */
+bool strangers_admit(struct strangers *s, uint64_t now_ms, const struct addr *client, enum reason reason);
 /* Counts one that is not. True: the first since the last summary (the writer has a new date). */
 bool strangers_count(struct strangers *s, uint64_t now_ms, int64_t wall_us, const struct addr *client,
 		     enum reason reason);

@@ -1,7 +1,8 @@
 /* Refusals before authentication: anyone can cause them, so anyone could fill the disk with them.
  *
- * Each prefix may write 10 a second and all together 100; the rest is counted in rows of (reason, prefix) that become
- * one deny_summary each a minute later. All tables are bounded: a network whose rate was forgotten starts anew within
+ * Each prefix may write 10 a second and all together 100, of which half is kept for wrong passwords, so that a guesser
+ * cannot hide his guesses behind requests without any. The rest is counted in rows of (reason, prefix) that become one
+ * deny_summary each a minute later. All tables are bounded: a network whose rate was forgotten starts anew within
  * the limit for all, and a row that finds no room is counted under its reason alone. Called on event loops: the lock
  * is held for a look-up, never for a file. */
 #include "audit/audit_priv.h"
@@ -13,7 +14,7 @@ enum { V4_BITS = 24, V6_BITS = 48, KEY_BYTES = 18 };
 
 struct rate {
 	uint64_t second;
-	unsigned count;
+	unsigned count, harmless; /* in this second; of these, those that are no wrong passwords */
 };
 
 struct tally {
@@ -69,18 +70,20 @@ static void make_key(uint8_t key[static KEY_BYTES], const struct addr *client, e
 	key[17] = (uint8_t)reason;
 }
 
-static bool rate_take(struct rate *r, uint64_t second, unsigned most)
+static bool rate_take(struct rate *r, uint64_t second, unsigned most, bool guess)
 {
 	if (r->second != second)
 		*r = (struct rate){ .second = second };
-	if (r->count >= most)
+	if (r->count >= most || (!guess && r->harmless >= most / 2))
 		return false;
 	r->count++;
+	r->harmless += !guess;
 	return true;
 }
 
-bool strangers_admit(struct strangers *s, uint64_t now_ms, const struct addr *client)
+bool strangers_admit(struct strangers *s, uint64_t now_ms, const struct addr *client, enum reason reason)
 {
+	bool guess = reason == REASON_AUTH_FAILED;
 	uint8_t key[KEY_BYTES];
 	uint64_t second = now_ms / 1000;
 	struct rate *r;
@@ -90,7 +93,7 @@ bool strangers_admit(struct strangers *s, uint64_t now_ms, const struct addr *cl
 	pthread_mutex_lock(&s->lock);
 	r = lru_put(s->rates, key, KEY_BYTES - 1, NULL);
 	/* The prefix first: a flood from one network must not use up what all others have together. */
-	ok = r && rate_take(r, second, STRANGERS_PER_PREFIX) && rate_take(&s->all, second, STRANGERS_IN_ALL);
+	ok = r && rate_take(r, second, STRANGERS_PER_PREFIX, guess) && rate_take(&s->all, second, STRANGERS_IN_ALL, guess);
 	pthread_mutex_unlock(&s->lock);
 	return ok;
 }

@@ -33,7 +33,8 @@ static const char suites_12[] = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-
 	"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
 static const char suites_13[] = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
 static const char *const group_names[] = { "X25519MLKEM768", "X25519", "P-256" };
-static const char *const default_protocols[] = { "http/1.1", "http/1.0", NULL };
+/* The last one is no registered name, but older agents of Node.js (npm 9) offer nothing else. */
+static const char *const default_protocols[] = { "http/1.1", "http/1.0", "http 1.1", NULL };
 static const unsigned char session_id_context[] = "adit";
 
 /* The certificates of one configuration: loaded once, read by all clones. */

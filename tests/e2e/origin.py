@@ -346,12 +346,12 @@ class _WebServer(http.server.ThreadingHTTPServer):
 class Web:
     """An https origin with a certificate of the tests' own authority."""
 
-    def __init__(self, certificate, folder, host="127.0.0.1"):
+    def __init__(self, certificate, folder, host="127.0.0.1", handler=WebHandler):
         self.folder = folder
         self.requests = []
         self._lock = threading.Condition()
         self._gathered = 0
-        handler = type("Handler", (WebHandler,), {"web": self})
+        handler = type("Handler", (handler,), {"web": self})
 
         class Server(_WebServer):
             address_family = socket.AF_INET6 if ":" in host else socket.AF_INET

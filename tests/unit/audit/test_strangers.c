@@ -23,7 +23,7 @@ static int admitted(struct strangers *s, uint64_t now, const char *client, int n
 	int count = 0;
 
 	while (n-- > 0)
-		count += strangers_admit(s, now, &a);
+		count += strangers_admit(s, now, &a, REASON_AUTH_FAILED);
 	return count;
 }
 
@@ -58,11 +58,37 @@ Test(strangers, without_an_address)
 	struct strangers_row row;
 
 	for (int i = 0; i < STRANGERS_PER_PREFIX; i++)
-		cr_assert(strangers_admit(s, 1000, NULL));
-	cr_assert_not(strangers_admit(s, 1000, NULL));
+		cr_assert(strangers_admit(s, 1000, NULL, REASON_AUTH_FAILED));
+	cr_assert_not(strangers_admit(s, 1000, NULL, REASON_AUTH_FAILED));
 	strangers_count(s, 1000, 1, NULL, REASON_HEAD_TIMEOUT);
 	cr_assert_eq(strangers_take(s, &row, 1), 1u);
 	cr_assert(!row.has_prefix && row.reason == REASON_HEAD_TIMEOUT && row.count == 1);
+	strangers_free(s);
+}
+
+/* Requests without a password must not push guesses out of the file that an operator's ban list reads. */
+Test(strangers, half_of_the_rate_is_kept_for_wrong_passwords)
+{
+	struct strangers *s = strangers_new();
+	unsigned written = 0;
+	struct addr a;
+
+	cr_assert_not_null(s);
+	for (unsigned network = 0; network < STRANGERS_IN_ALL / STRANGERS_PER_PREFIX * 4; network++) {
+		char text[32];
+
+		snprintf(text, sizeof(text), "10.0.%u.1:1", network);
+		cr_assert(addr_parse(&a, slice_of(text)));
+		for (int i = 0; i < STRANGERS_PER_PREFIX; i++)
+			written += strangers_admit(s, 1000, &a, REASON_AUTH_REQUIRED);
+		if (network == 0)
+			cr_assert_eq(written, STRANGERS_PER_PREFIX / 2);
+	}
+	cr_assert_eq(written, STRANGERS_IN_ALL / 2);
+	a = addr("192.0.2.1:1");
+	for (int i = 0; i < STRANGERS_PER_PREFIX; i++)
+		cr_assert(strangers_admit(s, 1000, &a, REASON_AUTH_FAILED), "%d", i);
+	cr_assert_not(strangers_admit(s, 1000, &a, REASON_AUTH_FAILED));
 	strangers_free(s);
 }
 
@@ -154,7 +180,7 @@ Test(strangers, out_of_memory)
 		if (s) {
 			struct addr a = addr("192.0.2.1:1");
 
-			(void)strangers_admit(s, 1, &a);
+			(void)strangers_admit(s, 1, &a, REASON_AUTH_FAILED);
 			strangers_count(s, 1, 1, &a, REASON_AUTH_FAILED);
 		}
 		strangers_free(s);

@@ -167,6 +167,7 @@ Test(tls_context, alpn)
 		{ "\x02h2\x08http/1.1", 12, "http/1.1" },
 		{ "\x08http/1.0\x08http/1.1", 18, "http/1.1" },
 		{ "\x08http/1.0", 9, "http/1.0" },
+		{ "\x08http 1.1", 9, "http 1.1" },
 		{ "\x08HTTP/1.1", 9, NULL },
 		{ "\x02h2", 3, NULL },
 		{ "\x07http/1.\x01" "1", 10, NULL },
