@@ -5,7 +5,7 @@ enum { PAC_MAX_AGE_S = 300 };
 
 static const char page[] =
 	"This is adit, a secure web proxy. It tunnels: set it as the HTTPS proxy of your client\n"
-	"(curl -x https://USER@HOST:PORT https://example.com/), do not browse to it.\n";
+	"(curl -x https://HOST:PORT -U USER https://example.com/), do not browse to it.\n";
 
 struct response local_answer(const struct request *r, bool draining)
 {

@@ -30,7 +30,7 @@ static const char plain_answer[] =
 	"Content-Type: text/plain; charset=utf-8\r\n"
 	"Connection: close\r\n"
 	"\r\n"
-	"plain_http: this port speaks TLS; use https:// in the proxy URL, as in https://USER@HOST:PORT\n";
+	"plain_http: this port speaks TLS; use https:// in the proxy URL, as in https://USER:PASSWORD@HOST:PORT\n";
 
 static void end(struct conn *c, enum stream_close how)
 {

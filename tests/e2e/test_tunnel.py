@@ -208,7 +208,8 @@ def test_one_stalled_tunnel_does_not_stop_the_others(start, origin):
 
 def s_client(proxy, flag):
     return subprocess.Popen(
-        ["openssl", "s_client", "-connect", f"127.0.0.1:{proxy.port}", flag, "-quiet", "-no_ign_eof"],
+        ["openssl", "s_client", "-connect", f"127.0.0.1:{proxy.port}", flag, "-quiet", "-no_ign_eof",
+         "-nocommands"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )
 
