@@ -258,6 +258,7 @@ static struct record *record_new(const char *line, size_t line_n, const char *us
 	r->line = (char *)(r + 1);
 	r->line_n = line_n;
 	r->user_n = user_n;
+	/* cppcheck-suppress uninitvar ; so many bytes of it as were formatted */
 	memcpy(r->line, line, line_n);
 	if (user_n > 0)
 		memcpy(r->line + line_n, user, user_n);

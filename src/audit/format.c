@@ -86,18 +86,47 @@ static size_t utf8_length(const unsigned char *p, size_t n, unsigned *code)
 	return length;
 }
 
-/* Controls, separators of lines and paragraphs, and what changes direction or has no width. */
+/* Controls, separators of lines and paragraphs, and what changes direction or shows nothing: Unicode's format
+ * characters (Cf) and those it calls default-ignorable, tags and variation selectors among them. */
 static bool code_is_escaped(unsigned code)
 {
-	return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0xad || code == 0x61c || code == 0xfeff ||
-		(code >= 0x200b && code <= 0x200f) || (code >= 0x2028 && code <= 0x202e) ||
-		(code >= 0x2060 && code <= 0x206f);
+	static const struct {
+		unsigned first, last;
+	} hidden[] = {
+		{ 0x00, 0x1f }, { 0x7f, 0x9f }, { 0xad, 0xad }, { 0x34f, 0x34f }, { 0x600, 0x605 }, { 0x61c, 0x61c },
+		{ 0x6dd, 0x6dd }, { 0x70f, 0x70f }, { 0x890, 0x891 }, { 0x8e2, 0x8e2 }, { 0x115f, 0x1160 },
+		{ 0x17b4, 0x17b5 }, { 0x180b, 0x180f }, { 0x200b, 0x200f }, { 0x2028, 0x202e }, { 0x2060, 0x206f },
+		{ 0x3164, 0x3164 }, { 0xfe00, 0xfe0f }, { 0xfeff, 0xfeff }, { 0xffa0, 0xffa0 }, { 0xfff0, 0xfffb },
+		{ 0x110bd, 0x110bd }, { 0x110cd, 0x110cd }, { 0x13430, 0x1343f }, { 0x1bca0, 0x1bca3 },
+		{ 0x1d173, 0x1d17a }, { 0xe0000, 0xe0fff },
+	};
+
+	for (size_t i = 0; i < sizeof(hidden) / sizeof(hidden[0]); i++)
+		if (code <= hidden[i].last)
+			return code >= hidden[i].first;
+	return false;
+}
+
+enum { UNIT_MAX = 12 }; /* two halves of a surrogate pair */
+
+/* NOLINTNEXTLINE(misc-no-recursion): one deep, for the halves */
+static size_t put_escape(char *unit, unsigned code)
+{
+	static const char hex[] = "0123456789abcdef";
+
+	if (code > 0xffff) {
+		(void)put_escape(unit, 0xd800 + ((code - 0x10000) >> 10));
+		return 6 + put_escape(unit + 6, 0xdc00 + (code & 0x3ff));
+	}
+	memcpy(unit, "\\u", 2);
+	for (int i = 0; i < 4; i++)
+		unit[2 + i] = hex[code >> (12 - 4 * i) & 15];
+	return 6;
 }
 
 /* One character at p in its escaped form; bytes taken from p. */
-static size_t text_unit(const unsigned char *p, size_t n, char unit[static 8], size_t *unit_n, bool *bad)
+static size_t text_unit(const unsigned char *p, size_t n, char unit[static UNIT_MAX], size_t *unit_n, bool *bad)
 {
-	static const char hex[] = "0123456789abcdef";
 	unsigned code;
 	size_t length = utf8_length(p, n, &code);
 
@@ -112,10 +141,7 @@ static size_t text_unit(const unsigned char *p, size_t n, char unit[static 8], s
 		unit[1] = (char)code;
 		*unit_n = 2;
 	} else if (code_is_escaped(code)) {
-		memcpy(unit, "\\u", 2);
-		for (int i = 0; i < 4; i++)
-			unit[2 + i] = hex[code >> (12 - 4 * i) & 15];
-		*unit_n = 6;
+		*unit_n = put_escape(unit, code);
 	} else {
 		memcpy(unit, p, length);
 		*unit_n = length;
@@ -155,7 +181,7 @@ static void put_text(struct out *o, const char *key, struct slice text, size_t m
 	put(o, "\"", 1);
 	while (i < text.n) {
 		size_t run = i, unit_n, taken;
-		char unit[8];
+		char unit[UNIT_MAX];
 
 		while (run < text.n && used + (run - i) < max && byte_is_plain(p[run]))
 			run++;

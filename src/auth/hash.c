@@ -59,6 +59,7 @@ static bool is_crypt_text(struct slice s)
 
 static struct slice from(struct slice s, size_t at)
 {
+	ADIT_ASSERT(at <= s.n);
 	return (struct slice){ s.p + at, s.n - at };
 }
 

@@ -120,12 +120,12 @@ static bool index_grow(struct users *users)
 
 	if (users->count * 2 < users->index_n)
 		return true;
-	users->index = mem_array(users->index_n ? users->index_n * 2 : FIRST_USERS * 2, sizeof(*users->index));
+	users->index = mem_array(users->index_n ? users->index_n * 2 : FIRST_USERS * (size_t)2, sizeof(*users->index));
 	if (!users->index) {
 		users->index = old;
 		return false;
 	}
-	users->index_n = users->index_n ? users->index_n * 2 : FIRST_USERS * 2;
+	users->index_n = users->index_n ? users->index_n * 2 : FIRST_USERS * (size_t)2;
 	mem_free(old);
 	for (size_t i = 0; i < users->count; i++)
 		*index_place(users, slice_of(users->list[i].name)) = (uint32_t)(i + 1);
@@ -272,7 +272,7 @@ static char *read_all(int fd, size_t *n)
 		if (used == room) {
 			char *bigger;
 
-			room = room ? room * 2 : 64 * 1024;
+			room = room ? room * 2 : (size_t)64 * 1024;
 			bigger = mem_alloc(room); /* not mem_resize: what it leaves behind is not burned */
 			if (bigger && used > 0)
 				memcpy(bigger, text, used);

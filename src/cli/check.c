@@ -220,7 +220,7 @@ struct need {
 _Noreturn static void look_as(const struct passwd *account, const gid_t *groups, int group_count,
 	const struct need *needs, size_t count, int to)
 {
-	int failed = 0;
+	int failed;
 
 	if (setgroups((size_t)group_count, groups) != 0 ||
 		setresgid(account->pw_gid, account->pw_gid, account->pw_gid) != 0 ||

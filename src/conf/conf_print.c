@@ -128,6 +128,7 @@ static bool has_values(const struct conf_row *section, const struct conf *conf)
 	return false;
 }
 
+/* NOLINTBEGIN(misc-no-recursion): no deeper than the keys of the table */
 static void print_below(struct slice parent, const struct conf *conf, int indent, FILE *to)
 {
 	const struct conf_row *row;
@@ -147,6 +148,7 @@ static void print_below(struct slice parent, const struct conf *conf, int indent
 		}
 	}
 }
+/* NOLINTEND(misc-no-recursion) */
 
 void conf_print(const struct conf *conf, FILE *to)
 {
@@ -200,7 +202,7 @@ static const char reference_tail[] =
 	"    \\- { name: mail, action: deny,  to: [any], ports: [25, 465, 587] }\n"
 	"    \\- { name: web,  action: allow, to: [any], ports: [443] }\n"
 	".fi\n"
-	".SH SEE ALSO\n.BR adit (1)\n";
+	".SH SEE ALSO\n.BR adit (8)\n";
 
 void conf_print_reference(FILE *to)
 {
@@ -213,9 +215,8 @@ void conf_print_reference(FILE *to)
 			fprintf(to, ".SS %s\n", row->key);
 		else if (i > 0 && !strchr(row->key, '.') && strchr(conf_table_row(i - 1)->key, '.'))
 			fputs(".SS others\n", to);
-		if (row->type != CONF_SECTION)
-			fputs(".TP\n.B ", to);
 		if (row->type != CONF_SECTION) {
+			fputs(".TP\n.B ", to);
 			print_roff(row->key, to);
 			fputc('\n', to);
 		}

@@ -151,6 +151,7 @@ static void to_print(const void *item, FILE *out)
 
 	switch (to->kind) {
 	case CONF_TO_SET:
+		ADIT_ASSERT(to->set < ADDR_SET_COUNT);
 		fputs(conf_set_name(to->set), out);
 		break;
 	case CONF_TO_CIDR:

@@ -14,7 +14,7 @@
 #define DAY (24 * HOUR)
 #define KIB 1024ull
 #define MIB (1024 * KIB)
-#define TIB (1024 * 1024 * MIB)
+#define TIB (MIB * 1024 * 1024)
 
 #define MEMBER(type, member) .offset = offsetof(type, member), .size = sizeof(((type *)0)->member)
 #define AT(member) MEMBER(struct conf, member)

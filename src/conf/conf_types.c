@@ -116,6 +116,8 @@ static const char *print_units(unsigned long long n, const struct unit *units, c
 	for (; units->name; units++)
 		if (n % units->factor == 0 && (!best || n / units->factor < n / best->factor))
 			best = units;
+	ADIT_ASSERT(best); /* each table has a unit of 1 */
+	/* cppcheck-suppress nullPointer ; the assertion does not return */
 	snprintf(buf, size, "%llu%s", n / best->factor, strcmp(best->name, "B") == 0 ? "" : best->name);
 	return buf;
 }

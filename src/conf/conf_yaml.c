@@ -104,6 +104,7 @@ static void report_unknown(struct walk *w, struct slice parent, yaml_node_t *key
 	label_pop(w, old);
 }
 
+/* NOLINTBEGIN(misc-no-recursion): no deeper than CONF_DEPTH_MAX, which was looked at before */
 /* A map whose keys are the rows of parent. In an item of a list the required ones must be there. */
 static void walk_map(struct walk *w, struct slice parent, yaml_node_t *node, void *base)
 {
@@ -233,6 +234,7 @@ static void walk_value(struct walk *w, const struct conf_row *row, yaml_node_t *
 	if (!conf_types_parse(row, base, is_nothing(node) ? slice_of("") : text_of(node), why))
 		report(w, node, "%s", why);
 }
+/* NOLINTEND(misc-no-recursion) */
 
 /* libyaml's own complaint, with the best position it has. */
 static void report_parser(struct walk *w, const yaml_parser_t *parser, struct slice text)

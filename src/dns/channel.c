@@ -65,7 +65,7 @@ static void library_start(void)
 
 static void arm_timer(struct dns_channel *channel)
 {
-	struct timeval most = { .tv_usec = TICK_MS * 1000 }, next, *wait = ares_timeout(channel->ares, &most, &next);
+	struct timeval most = { .tv_usec = TICK_MS * 1000L }, next, *wait = ares_timeout(channel->ares, &most, &next);
 
 	/* c-ares rounds down to ms and would find nothing due yet. */
 	next = *wait;
@@ -100,7 +100,7 @@ static void on_socket(evutil_socket_t fd, short what, void *ctx)
 
 	OBJ_CAST(channel, s->channel, CHANNEL_MAGIC);
 	/* May close the socket, and s with it. */
-	process(channel, what & EV_READ ? fd : ARES_SOCKET_BAD, what & EV_WRITE ? fd : ARES_SOCKET_BAD);
+	process(channel, (what & EV_READ) ? fd : ARES_SOCKET_BAD, (what & EV_WRITE) ? fd : ARES_SOCKET_BAD);
 	if (channel->pending > 0 && !evtimer_pending(channel->timer, NULL))
 		arm_timer(channel);
 }

@@ -423,10 +423,11 @@ void dns_reconfigure(struct dns *dns, const struct conf *conf, struct dns_hosts 
 {
 	struct dns_cache *cache = dns_cache_new(conf->dns.cache_entries);
 	struct lru *by_name = lru_new(conf->dns.queries, sizeof(struct lookup *), NULL, NULL);
-	struct dns_channel *channel = dns_channel_new(dns->loop, conf);
 	struct retired *retired = mem_alloc(sizeof(*retired));
+	struct dns_channel *channel;
 
 	OBJ_CHECK(dns, DNS_MAGIC);
+	channel = dns_channel_new(dns->loop, conf);
 	if (hosts) {
 		dns_hosts_unref(dns->hosts);
 		dns->hosts = hosts;

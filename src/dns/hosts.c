@@ -216,9 +216,10 @@ void dns_hosts_unref(struct dns_hosts *hosts)
 
 bool dns_hosts_find(const struct dns_hosts *hosts, const char *name, struct dns_result *result)
 {
-	size_t low = 0, high = hosts->count;
+	size_t low = 0, high;
 
 	OBJ_CHECK(hosts, HOSTS_MAGIC);
+	high = hosts->count;
 	while (low < high) { /* the first row not before the name */
 		size_t middle = low + (high - low) / 2;
 

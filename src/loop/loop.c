@@ -4,7 +4,10 @@
  * same priority as the sockets' events: libevent serves only the highest non-empty priority per pass, so a lower one
  * would starve exactly when the worker is busy, and an event made active by hand would starve the sockets. One firing
  * runs the tasks that were queued when it began; what they post runs at the next pass, so sockets get their turn in
- * between. The dead are freed last, when no frame of theirs can be on the stack. */
+ * between. The dead are freed last, when no frame of theirs can be on the stack.
+ *
+ * Handshakes and the like do not run as their sockets' events come, for one poll may bring thousands: they have a share
+ * of each pass, and lanes within it (loop_take_turn). */
 #include "loop/loop_priv.h"
 
 #include "adit/base/clock.h"
@@ -14,16 +17,22 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+/* Of each pass: a handshake or two. A set-up of somebody else meets ten passes on its way. */
+enum { TURNS_US = 500 };
+
+/* Likewise for the dead: thousands may have gone at once. It frees more than a pass accepts. */
+enum { BURIALS_US = 2000 };
+
 static void assert_owner(const struct loop *loop)
 {
 	OBJ_CHECK(loop, LOOP_MAGIC);
 	ADIT_ASSERT(!loop->owned || pthread_equal(loop->owner, pthread_self()));
 }
 
-static void bury_all(struct loop *loop)
+/* A burial may bury its children: they are in the queue, too. */
+static void bury(struct loop *loop, uint64_t until_us)
 {
-	/* A burial may bury its children: go on until none is left. */
-	while (!STAILQ_EMPTY(&loop->graves)) {
+	while (!STAILQ_EMPTY(&loop->graves) && clock_mono_us() < until_us) {
 		struct loop_grave *grave = STAILQ_FIRST(&loop->graves);
 
 		STAILQ_REMOVE_HEAD(&loop->graves, entry);
@@ -38,8 +47,38 @@ static void wake(struct loop *loop)
 	if (loop->work_active)
 		return;
 	/* A timer that is due, not event_active: that would run again in this very pass, before any descriptor is
-	 * polled. An add that fails for want of memory is tried again by the next one who wakes. */
-	loop->work_active = evtimer_add(loop->work, &at_once) == 0;
+	 * polled. It needs no memory, though, and what is posted must not wait for somebody else's event. */
+	loop->work_active = true;
+	if (evtimer_add(loop->work, &at_once) != 0)
+		event_active(loop->work, EV_TIMEOUT, 0);
+}
+
+static void dequeue(struct loop *loop, struct loop_task *task)
+{
+	struct loop_lane *lane = task->lane;
+
+	task->queued = false;
+	TAILQ_REMOVE(lane ? &lane->tasks : &loop->tasks, task, entry);
+	if (lane && TAILQ_EMPTY(&lane->tasks))
+		TAILQ_REMOVE(&loop->waiting, lane, entry);
+}
+
+static void take_turns(struct loop *loop)
+{
+	uint64_t begun = clock_mono_us();
+
+	while (!TAILQ_EMPTY(&loop->waiting)) {
+		struct loop_lane *lane = TAILQ_FIRST(&loop->waiting);
+		struct loop_task *task = TAILQ_FIRST(&lane->tasks);
+
+		TAILQ_REMOVE(&loop->waiting, lane, entry);
+		TAILQ_INSERT_TAIL(&loop->waiting, lane, entry);
+		dequeue(loop, task);
+		task->fn(task->ctx);
+		loop->turns_us = clock_mono_us() - begun;
+		if (loop->turns_us >= TURNS_US)
+			return;
+	}
 }
 
 static void on_work(evutil_socket_t fd ADIT_UNUSED, short what ADIT_UNUSED, void *ctx)
@@ -64,8 +103,10 @@ static void on_work(evutil_socket_t fd ADIT_UNUSED, short what ADIT_UNUSED, void
 			break;
 		task->fn(task->ctx);
 	}
-	bury_all(loop);
-	if (!TAILQ_EMPTY(&loop->tasks))
+	loop->turns_us = 0;
+	take_turns(loop);
+	bury(loop, clock_mono_us() + BURIALS_US);
+	if (!TAILQ_EMPTY(&loop->tasks) || loop->turns_us > 0 || !STAILQ_EMPTY(&loop->graves))
 		wake(loop);
 }
 
@@ -109,6 +150,9 @@ static struct loop *loop_make(bool manual)
 		return NULL;
 	OBJ_INIT(loop, LOOP_MAGIC);
 	TAILQ_INIT(&loop->tasks);
+	TAILQ_INIT(&loop->waiting);
+	for (size_t i = 0; i < LOOP_LANES; i++)
+		TAILQ_INIT(&loop->lanes[i].tasks);
 	TAILQ_INIT(&loop->manual_deadlines);
 	STAILQ_INIT(&loop->graves);
 	STAILQ_INIT(&loop->letters);
@@ -153,10 +197,10 @@ void loop_free(struct loop *loop)
 	OBJ_CHECK(loop, LOOP_MAGIC);
 	if (loop->base) {
 		open_letters(loop);
-		bury_all(loop);
+		bury(loop, UINT64_MAX);
 		/* Freed bufferevents close their descriptors in finalizers that only a pass runs. */
 		event_base_loop(loop->base, EVLOOP_NONBLOCK);
-		bury_all(loop);
+		bury(loop, UINT64_MAX);
 	}
 	if (loop->work)
 		event_free(loop->work);
@@ -179,7 +223,7 @@ void loop_run(struct loop *loop)
 	while (!loop->stopping)
 		event_base_loop(loop->base, EVLOOP_NO_EXIT_ON_EMPTY);
 	open_letters(loop);
-	bury_all(loop);
+	bury(loop, UINT64_MAX);
 	loop->owned = false;
 }
 
@@ -243,17 +287,39 @@ void loop_post(struct loop *loop, struct loop_task *task)
 	if (task->queued)
 		return;
 	task->queued = true;
+	task->lane = NULL;
 	TAILQ_INSERT_TAIL(&loop->tasks, task, entry);
 	wake(loop);
+}
+
+bool loop_take_turn(struct loop *loop, struct loop_task *task, unsigned long long key)
+{
+	uint64_t begun;
+
+	assert_owner(loop);
+	if (task->queued)
+		return false;
+	if (TAILQ_EMPTY(&loop->waiting) && loop->turns_us < TURNS_US) {
+		begun = clock_mono_us();
+		task->fn(task->ctx);
+		loop->turns_us += clock_mono_us() - begun + 1;
+		wake(loop); /* begins the next pass's account */
+		return true;
+	}
+	task->queued = true;
+	task->lane = &loop->lanes[key % LOOP_LANES];
+	if (TAILQ_EMPTY(&task->lane->tasks))
+		TAILQ_INSERT_TAIL(&loop->waiting, task->lane, entry);
+	TAILQ_INSERT_TAIL(&task->lane->tasks, task, entry);
+	wake(loop);
+	return false;
 }
 
 void loop_unpost(struct loop *loop, struct loop_task *task)
 {
 	assert_owner(loop);
-	if (!task->queued)
-		return;
-	task->queued = false;
-	TAILQ_REMOVE(&loop->tasks, task, entry);
+	if (task->queued)
+		dequeue(loop, task);
 }
 
 void loop_bury(struct loop *loop, struct loop_grave *grave, loop_fn *fn, void *ctx)

@@ -11,6 +11,15 @@ TAILQ_HEAD(deadline_list, deadline);
 STAILQ_HEAD(grave_list, loop_grave);
 STAILQ_HEAD(letter_list, loop_letter);
 
+/* Two orderers share a lane by chance only; they are kept apart by a hash under a key nobody knows. */
+enum { LOOP_LANES = 256 };
+
+struct loop_lane {
+	TAILQ_ENTRY(loop_lane) entry; /* while it has tasks */
+	struct task_list tasks;
+};
+TAILQ_HEAD(lane_list, loop_lane);
+
 #define LOOP_MAGIC OBJ_MAGIC('l', 'o', 'o', 'p')
 
 struct loop {
@@ -19,6 +28,9 @@ struct loop {
 	struct event *work; /* due at once when tasks or graves wait */
 	bool work_active;
 	struct task_list tasks;
+	struct loop_lane lanes[LOOP_LANES];
+	struct lane_list waiting; /* lanes that have tasks, the next one first */
+	uint64_t turns_us; /* what turns have taken in this pass */
 	struct grave_list graves;
 
 	unsigned held;

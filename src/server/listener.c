@@ -124,8 +124,8 @@ static void pause_accepting(struct listener *l, int error)
 	static struct log_limit limit = LOG_LIMIT(10000);
 
 	if (log_limit(&limit))
-		log_err("accept: %s: pausing for %d ms; raise the limit on open files or lower limits.connections",
-		    strerror(error), PAUSE_MS);
+		log_err("accept: %s: pausing for %d ms%s", strerror(error), PAUSE_MS,
+		    error == EMFILE || error == ENFILE ? "; raise the limit on open files or lower limits.connections" : "");
 	if (deadline_set(&l->pause, PAUSE_MS))
 		event_del(l->event);
 }

@@ -5,8 +5,6 @@
  * bufferevent_free only begins to free; the graveyard closes the descriptor, a pass later, and calls `closed`. */
 #include "adit/stream/sock.h"
 
-#include "adit/base/fault.h"
-
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
@@ -58,6 +56,7 @@ static void end(struct sock *k)
 	deadline_fini(&k->linger);
 	disarm(k);
 	loop_unpost(k->loop, &k->settled);
+	loop_unpost(k->loop, &k->news);
 	if (k->bev) {
 		bufferevent_setcb(k->bev, NULL, NULL, NULL, NULL);
 		bufferevent_free(k->bev);
@@ -80,6 +79,15 @@ static void discard(struct sock *k)
 		end(k); /* the end, a fault, or enough */
 }
 
+static void broken(struct sock *k, enum stream_fault fault)
+{
+	k->faulted = true;
+	if (k->closing)
+		end(k);
+	else
+		k->callbacks->fault(k->ctx, fault);
+}
+
 /* A paused side is not deaf for all: its RST is news, while a FIN behind unread bytes is not. */
 static void look_for_reset(struct sock *k)
 {
@@ -87,11 +95,7 @@ static void look_for_reset(struct sock *k)
 
 	if (k->faulted || recv(k->fd, &byte, 1, MSG_PEEK) >= 0 || errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
 		return;
-	k->faulted = true;
-	if (k->closing)
-		end(k);
-	else
-		k->callbacks->fault(k->ctx, sock_fault_of(errno));
+	broken(k, sock_fault_of(errno));
 }
 
 static void on_readable(evutil_socket_t fd ADIT_UNUSED, short what ADIT_UNUSED, void *ctx)
@@ -127,13 +131,17 @@ static void on_settled(void *ctx)
 {
 	struct sock *k = ctx;
 
-	if (sock_queued(k) == 0)
+	if (k->deaf && !k->armed && !k->faulted)
+		broken(k, STREAM_FAULT_MEMORY);
+	else if (sock_queued(k) == 0 && (k->finish_wanted || k->closing))
 		drained(k);
 }
 
 static void on_written(struct bufferevent *bev ADIT_UNUSED, void *ctx)
 {
-	on_settled(ctx);
+	struct sock *k = ctx;
+
+	loop_post(k->loop, &k->news);
 }
 
 static void on_event(struct bufferevent *bev ADIT_UNUSED, short what, void *ctx)
@@ -144,10 +152,19 @@ static void on_event(struct bufferevent *bev ADIT_UNUSED, short what, void *ctx)
 	if (!(what & (BEV_EVENT_ERROR | BEV_EVENT_EOF)))
 		return;
 	k->faulted = true;
-	if (k->closing)
-		end(k);
-	else
-		k->callbacks->fault(k->ctx, sock_fault_of(error));
+	k->error = error != 0 ? error : EIO;
+	loop_post(k->loop, &k->news);
+}
+
+/* Libevent's own deferred callbacks would do, but the error must be known to a read that comes before them. */
+static void on_news(void *ctx)
+{
+	struct sock *k = ctx;
+
+	if (k->error != 0)
+		broken(k, sock_fault_of(k->error));
+	else if (sock_queued(k) == 0)
+		drained(k);
 }
 
 static void on_linger(void *ctx)
@@ -160,13 +177,14 @@ bool sock_init(struct sock *k, struct loop *loop, int fd, const struct sock_call
 	*k = (struct sock){ .loop = loop, .fd = fd, .callbacks = callbacks, .ctx = ctx };
 	deadline_init(&k->linger, loop, on_linger, k);
 	loop_task_init(&k->settled, on_settled, k);
+	loop_task_init(&k->news, on_news, k);
 	return event_assign(&k->read_event, loop_base(loop), fd, EV_READ | EV_PERSIST, on_readable, k) == 0;
 }
 
 static bool queue(struct sock *k, const char *p, size_t n)
 {
 	if (!k->bev) {
-		k->bev = bufferevent_socket_new(loop_base(k->loop), k->fd, BEV_OPT_DEFER_CALLBACKS);
+		k->bev = bufferevent_socket_new(loop_base(k->loop), k->fd, 0);
 		if (!k->bev)
 			return false;
 		bufferevent_setcb(k->bev, NULL, on_written, on_event, k);
@@ -179,11 +197,17 @@ enum stream_io sock_read(struct sock *k, void *buf, size_t size, size_t *n, enum
 	ssize_t r;
 
 	do
-		r = recv(k->fd, buf, fault_receive(size), 0);
+		r = recv(k->fd, buf, size, 0);
 	while (r < 0 && errno == EINTR);
 	if (r > 0) {
 		*n = (size_t)r;
 		return STREAM_IO_OK;
+	}
+	/* A failed send of the queue has taken a reset's error with it, and recv says "end". EPIPE: the reset came
+	 * behind the peer's proper end, which this is. */
+	if (r == 0 && k->error != 0 && k->error != EPIPE) {
+		*fault = sock_fault_of(k->error);
+		return STREAM_IO_ERROR;
 	}
 	if (r == 0)
 		return STREAM_IO_EOF;
@@ -202,7 +226,7 @@ bool sock_write(struct sock *k, const void *data, size_t n, enum stream_fault *f
 		*fault = STREAM_FAULT_RESET;
 		return false;
 	}
-	while (n > 0 && sock_queued(k) == 0 && !fault_send()) {
+	while (n > 0 && sock_queued(k) == 0) {
 		ssize_t r = send(k->fd, p, n, MSG_NOSIGNAL);
 
 		if (r < 0) {
@@ -241,11 +265,15 @@ void sock_finish(struct sock *k)
 
 void sock_watch(struct sock *k, bool on)
 {
-	/* Most pauses end before anything arrives: the event stays until it fires in vain, which saves two epoll_ctl.
-	 * An add that fails for want of memory leaves the stream deaf; its deadlines end it. */
+	/* Most pauses end before anything arrives: the event stays until it fires in vain, which saves two epoll_ctl. */
 	k->wanted = on;
-	if (on && !k->armed)
-		k->armed = event_add(&k->read_event, NULL) == 0;
+	if (!on || k->armed)
+		return;
+	k->armed = event_add(&k->read_event, NULL) == 0;
+	if (!k->armed) {
+		k->deaf = true; /* told from the loop, for this is the caller's own call */
+		loop_post(k->loop, &k->settled);
+	}
 }
 
 void sock_close(struct sock *k, enum stream_close how, bool peer_ended, unsigned linger_ms)

@@ -10,6 +10,8 @@
  * a close_notify came is noted by the info callback. */
 #include "adit/tls/tls_stream.h"
 
+#include "adit/base/addr.h"
+#include "adit/base/lru.h"
 #include "adit/base/mem.h"
 #include "adit/stream/sock.h"
 
@@ -38,6 +40,8 @@ struct tls_stream {
 	void *handshake_ctx;
 	const char *error;
 	enum stream_fault io_fault;
+	struct loop_task turn; /* the handshake's next step */
+	unsigned long long lane; /* of the client's network */
 	unsigned linger_ms;
 	bool open; /* handshake finished */
 	bool corked;
@@ -175,6 +179,10 @@ static void on_info(const SSL *ssl, int where, int ret)
 	/* Messages behind the handshake: each passes the state machine, or is refused by a warning. */
 	if (where == SSL_CB_ACCEPT_LOOP || (where == SSL_CB_WRITE_ALERT && (ret & 0xff) == SSL_AD_NO_RENEGOTIATION))
 		t->control++;
+	/* What was read ahead, hundreds of KeyUpdates perhaps, is worked off within one SSL_read, which asks the BIO for
+	 * nothing meanwhile; it does look at this between two records. */
+	if (t->control > CONTROL_MAX)
+		SSL_set_shutdown((SSL *)(uintptr_t)ssl, SSL_RECEIVED_SHUTDOWN);
 }
 
 /* Takes the newest of the thread's error queue and empties it. */
@@ -218,16 +226,21 @@ static void handshake_failed(struct tls_stream *t)
 	if (t->looks_like_http) {
 		t->wire->used = 0; /* an alert would be noise before the plain answer */
 		verdict = REASON_PLAIN_HTTP;
+	} else if (t->io_fault == STREAM_FAULT_MEMORY) {
+		verdict = REASON_NO_MEMORY;
 	} else if (t->raw_eof || t->io_fault != STREAM_FAULT_NONE) {
 		verdict = REASON_CLIENT_GONE;
 	}
 	flush(t);
+	loop_unpost(t->base.loop, &t->turn);
 	sock_watch(&t->sock, false);
 	t->handshake_done(t->handshake_ctx, verdict);
 }
 
-static void handshake(struct tls_stream *t)
+/* A signature and a key exchange, for a stranger: in turns with everybody else's. */
+static void handshake(void *ctx)
 {
+	struct tls_stream *t = ctx;
 	int ret;
 
 	ERR_clear_error();
@@ -240,13 +253,21 @@ static void handshake(struct tls_stream *t)
 			return;
 		}
 		flush(t);
+		if (t->io_fault != STREAM_FAULT_NONE) {
+			handshake_failed(t); /* the client waits for what could not be sent */
+			return;
+		}
 		sock_watch(&t->sock, true);
 		return;
 	}
-	t->open = true;
 	/* The ticket goes out at once, although waiting for the first answer would save a send (3 % of a set-up): it
 	 * carries the ACK that a client without TCP_NODELAY waits for before it sends its request, 40 ms otherwise. */
 	flush(t);
+	if (t->io_fault != STREAM_FAULT_NONE) {
+		handshake_failed(t);
+		return;
+	}
+	t->open = true;
 	sock_watch(&t->sock, t->base.pause == 0);
 	t->handshake_done(t->handshake_ctx, REASON_OK);
 }
@@ -277,6 +298,11 @@ static enum stream_io tls_read(struct stream *s, void *buf, size_t size, size_t 
 			/* asking the kernel again would only bring EAGAIN */
 			if (t->raw_drained && !SSL_has_pending(t->ssl))
 				break;
+		} else if (t->control > CONTROL_MAX) {
+			(void)take_error();
+			t->error = "too many KeyUpdates or renegotiations without data";
+			t->failed = true;
+			io = STREAM_IO_ERROR;
 		} else {
 			io = judge(t, ret);
 		}
@@ -387,6 +413,7 @@ static void tls_close(struct stream *s, enum stream_close how)
 {
 	struct tls_stream *t = of(s);
 
+	loop_unpost(s->loop, &t->turn);
 	if (how == STREAM_CLOSE_FLUSH && !s->finishing)
 		say_goodbye(t);
 	sock_close(&t->sock, how, t->raw_eof, t->linger_ms);
@@ -412,8 +439,8 @@ static void on_readable(void *ctx)
 
 	if (t->open)
 		stream_notify_readable(&t->base);
-	else
-		handshake(t);
+	else if (!loop_take_turn(t->base.loop, &t->turn, t->lane))
+		sock_watch(&t->sock, false); /* its bytes wait in the kernel */
 }
 
 static void on_drained(void *ctx)
@@ -453,6 +480,19 @@ static void on_closed(void *ctx)
 
 static const struct sock_callbacks sock_callbacks = { on_readable, on_drained, on_fault, on_closed };
 
+/* Networks as the limits at the door see them. */
+static unsigned long long lane_of(int fd)
+{
+	struct sockaddr_storage from;
+	socklen_t n = sizeof(from);
+	struct addr peer;
+	struct cidr network = { 0 };
+
+	if (getpeername(fd, (struct sockaddr *)&from, &n) == 0 && addr_from_sockaddr(&peer, (struct sockaddr *)&from, n))
+		network = addr_prefix(&peer, 32, 64);
+	return lru_hash(&network, sizeof(network));
+}
+
 struct stream *tls_stream_accept(struct loop *loop, int fd, struct tls_context *context, struct tls_wire *wire,
 	unsigned linger_ms, tls_handshake_fn *done, void *ctx)
 {
@@ -466,6 +506,8 @@ struct stream *tls_stream_accept(struct loop *loop, int fd, struct tls_context *
 	t->linger_ms = linger_ms;
 	t->handshake_done = done;
 	t->handshake_ctx = ctx;
+	t->lane = lane_of(fd);
+	loop_task_init(&t->turn, handshake, t);
 	t->error = "";
 	t->ssl = tls_context_ssl(context, t);
 	bio = make_bio(t);

@@ -631,6 +631,7 @@ static void *begin(void *ctx, struct request *r)
 		struct response response = response_refusal(REASON_NO_MEMORY);
 
 		stats_reason(REASON_NO_MEMORY);
+		stats_inc(STAT_AUDIT_FAILED); /* no memory for its record either */
 		request_respond(r, &response);
 		return NULL;
 	}

@@ -13,7 +13,6 @@ import os
 import random
 import socket
 import ssl
-import subprocess
 import tempfile
 import threading
 import time

@@ -16,7 +16,7 @@ import origin as origins
 import pki
 import proxy as program
 
-TEST_TIMEOUT_S = 90
+TEST_TIMEOUT_S = 90 * max(1.0, float(os.environ.get("ADIT_E2E_SCALE", "1")))  # see probe.py
 
 ZONE = {
     "origin.test": ["127.0.0.1"],
@@ -68,6 +68,19 @@ def pytest_runtest_protocol(item):
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.fixture(autouse=True)
+def no_thread_report():
+    """Set up first, so it looks when the proxies of the test are gone. A report of the shared proxy counts once."""
+    seen = {path: path.stat().st_size for path in program.REPORTS.iterdir()}
+    yield
+    new = []
+    for path in sorted(program.REPORTS.iterdir()):
+        with path.open("rb") as file:
+            file.seek(seen.get(path, 0))
+            new.append(file.read().decode(errors="replace"))
+    assert not "".join(new), "ThreadSanitizer has reported:\n" + "".join(new)
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """A failure shows what the proxies of the test had to say."""
@@ -108,7 +121,7 @@ def _shared(lab, tmp_path_factory):
 
 @pytest.fixture
 def proxy(request, _shared):
-    """The shared proxy: two workers, no throttle, loopback targets allowed. Nothing may be left behind in it."""
+    """The shared proxy: more than one worker, no throttle, loopback targets allowed. Nothing may be left behind in it."""
     shared = _shared()
     request.node.proxies = [shared]
     yield shared

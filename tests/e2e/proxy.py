@@ -1,10 +1,13 @@
 """The program under test as a process: its configuration, its life, its files, and the leak gate at its end."""
 
+import atexit
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 from collections import Counter
 from pathlib import Path
@@ -17,6 +20,13 @@ READY = re.compile(r"^adit: ready: listening on (\S+):(\d+)$")
 STOPPED = "adit: stopped: connections 0, requests 0, tunnels 0"
 SANITIZERS = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|UndefinedBehaviorSanitizer|runtime error:")
 CLEAN_UP_S = 20.0
+WORKERS = int(os.environ.get("ADIT_WORKERS", "2"))  # of every proxy whose test does not say how many
+
+# ThreadSanitizer writes here and lets the program go on, so that a report fails the test that brought it about, whatever
+# becomes of the program: conftest.py looks after every test. Programs that have left root behind must be able to write.
+REPORTS = Path(tempfile.mkdtemp(prefix="adit-reports."))
+REPORTS.chmod(0o1777)
+atexit.register(shutil.rmtree, REPORTS, ignore_errors=True)
 
 
 def binary():
@@ -35,6 +45,7 @@ def environment(extra=None):
         del env[name]
     env["ASAN_OPTIONS"] = "detect_leaks=1:exitcode=99:" + env.get("ASAN_OPTIONS", "")
     env["UBSAN_OPTIONS"] = "print_stacktrace=1:" + env.get("UBSAN_OPTIONS", "")
+    env["TSAN_OPTIONS"] = f"halt_on_error=0:exitcode=66:log_path={REPORTS}/report:" + env.get("TSAN_OPTIONS", "")
     env.update(extra or {})
     return env
 
@@ -89,7 +100,7 @@ class Proxy:
             "dns": {"servers": [self.lab.names.address]},
             "limits": {"handshakes_per_prefix": "off"},
             "deadlines": {"drain": "5s"},
-            "workers": 2,
+            "workers": WORKERS,
         }
 
     def write_config(self):
@@ -138,7 +149,7 @@ class Proxy:
                 target = os.readlink(entry)
             except OSError:
                 continue
-            if not target.startswith(str(self.audit)):
+            if not target.startswith((str(self.audit), str(REPORTS))):
                 kinds[target.split(":")[0] if target.startswith(("socket:", "pipe:")) else target] += 1
         return kinds
 
@@ -177,6 +188,9 @@ class Proxy:
             raise AssertionError(f"did not stop after TERM:\n{self.stderr()}") from None
         self.reader.join(5)
         text = self.stderr()
+        report = REPORTS / f"report.{self.process.pid}"
+        if report.exists():
+            text += "\n" + report.read_text(errors="replace")
         self.process.stderr.close()
         assert not SANITIZERS.search(text), f"sanitizer report:\n{text}"
         assert code == 0, f"exit status {code}:\n{text}"

@@ -80,8 +80,10 @@ def test_passwords_are_written_nowhere(secretive, origin):
     assert b"roxy-" not in b"".join(bytes(seen.data) for seen in target.seen)
 
 
-# AddressSanitizer's shadow of x86-64: terabytes of marks, no data of the program.
-SHADOW = range(0x00007FFF7000, 0x10007FFF8000)
+# The sanitizers' shadows on x86-64: terabytes of marks, no data of the program. First AddressSanitizer's, then
+# ThreadSanitizer's: shadow, what it knows of heap blocks, and histories of threads.
+SHADOWS = [range(0x00007FFF7000, 0x10007FFF8000), range(0x010000000000, 0x550000000000),
+           range(0x600000000000, 0x640000000000)]
 LINE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \S+\s*(.*)$")
 PIECE = 1 << 22
 
@@ -92,7 +94,8 @@ def regions(pid):
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if match := LINE.match(line):
             begin, end = int(match[1], 16), int(match[2], 16)
-            region = (begin, end, match[4]) if "w" in match[3] and begin not in SHADOW else None
+            shadow = any(begin in each for each in SHADOWS)
+            region = (begin, end, match[4]) if "w" in match[3] and not shadow else None
         elif line.startswith("Rss:") and region and int(line.split()[1]) > 0:
             yield region
 

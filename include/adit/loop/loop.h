@@ -37,15 +37,23 @@ unsigned loop_held(const struct loop *loop);
 
 /* --- run queue: "do this soon, not in this frame" --- */
 typedef void loop_fn(void *ctx);
+struct loop_lane;
 struct loop_task {
 	TAILQ_ENTRY(loop_task) entry;
 	loop_fn *fn;
 	void *ctx;
+	struct loop_lane *lane; /* NULL: the run queue itself */
 	bool queued;
 };
 void loop_task_init(struct loop_task *task, loop_fn *fn, void *ctx);
 void loop_post(struct loop *loop, struct loop_task *task); /* no effect when already queued */
 void loop_unpost(struct loop *loop, struct loop_task *task);
+
+/* For dear work that strangers can order at will, handshakes above all: one pass of the loop does half a millisecond of
+ * it, so that all else is served meanwhile, and what has to wait waits in a lane of its orderer's (`key`: a hash of the
+ * address); lanes take turns, so who orders much waits for himself. Runs fn inside this call when there is time left in
+ * this pass and nobody waits: call it last. False: it was queued, as after loop_post. */
+bool loop_take_turn(struct loop *loop, struct loop_task *task, unsigned long long key);
 
 /* --- graveyard: bury, then the loop calls `fn(ctx)` (which frees) from its own event --- */
 struct loop_grave {

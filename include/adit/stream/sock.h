@@ -24,10 +24,13 @@ struct sock {
 	struct loop *loop;
 	int fd;
 	struct bufferevent *bev; /* NULL until a send blocked */
-	struct loop_task settled; /* tells of an empty queue from the run queue */
+	struct loop_task settled; /* tells of an empty queue, or of deafness, from the run queue */
+	struct loop_task news; /* of the queue: empty, or it cannot be sent */
+	int error; /* why it cannot */
 	struct event read_event;
 	bool armed; /* the read event is in epoll */
 	bool wanted; /* and its news are wanted; taken out of epoll only when it fires unwanted */
+	bool deaf; /* no memory for the read event */
 	bool finish_wanted, finished, discarding, closing, ended, faulted;
 	size_t discarded;
 	struct deadline linger;

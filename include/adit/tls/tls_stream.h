@@ -14,8 +14,8 @@ struct tls_wire {
 	unsigned char bytes[TLS_WIRE_BYTES];
 };
 
-/* REASON_OK: the stream may be used. HANDSHAKE_FAILED, CLIENT_GONE, PLAIN_HTTP: it may only be closed, and for
- * PLAIN_HTTP be given a tls_stream_plain before. Called from the loop, once. */
+/* REASON_OK: the stream may be used. HANDSHAKE_FAILED, CLIENT_GONE, NO_MEMORY, PLAIN_HTTP: it may only be closed, and
+ * for PLAIN_HTTP be given a tls_stream_plain before. Called from the loop, once. */
 typedef void tls_handshake_fn(void *ctx, enum reason verdict);
 
 /* Takes over fd on success and starts the handshake as the server; closing the stream is legal at any time. The

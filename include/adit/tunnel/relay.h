@@ -30,7 +30,8 @@ typedef void relay_done_fn(void *ctx, enum reason reason);
 struct relay *relay_start(struct loop *loop, struct stream *client, struct stream *target,
 	const struct relay_limits *limits, relay_done_fn *done, void *ctx) ADIT_MUST_USE;
 void relay_count(const struct relay *relay, struct relay_count *out);
-/* Stops moving bytes and frees; no done any more. Also the way to free after done. */
+/* Stops moving bytes and frees; no done any more. Also the way to free after done. The streams are closed first: they
+ * would tell the relay of their next event. */
 void relay_free(struct relay *relay);
 
 #endif

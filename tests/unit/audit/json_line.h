@@ -92,7 +92,7 @@ static inline bool json_is_obeyed(unsigned code)
 		(code >= 0x2066 && code <= 0x2069) || code == 0x200e || code == 0x200f;
 }
 
-static inline bool json_escape(struct json_input *in, unsigned *code)
+static inline bool json_unit(struct json_input *in, unsigned *code)
 {
 	if (in->end - in->p < 2)
 		return false;
@@ -112,7 +112,22 @@ static inline bool json_escape(struct json_input *in, unsigned *code)
 		*code = *code << 4 | (unsigned)(c <= '9' ? c - '0' : c - 'a' + 10);
 	}
 	in->p += 5;
-	return *code < 0xd800 || *code > 0xdfff;
+	return true;
+}
+
+/* What is beyond U+FFFF takes two units; half of such a pair is wrong. */
+static inline bool json_escape(struct json_input *in, unsigned *code)
+{
+	unsigned low;
+
+	if (!json_unit(in, code))
+		return false;
+	if (*code < 0xd800 || *code > 0xdfff)
+		return true;
+	if (*code > 0xdbff || in->p == in->end || *in->p != '\\' || !json_unit(in, &low) || low < 0xdc00 || low > 0xdfff)
+		return false;
+	*code = 0x10000 + ((*code & 0x3ff) << 10) + (low & 0x3ff);
+	return true;
 }
 
 static inline const char *json_string(struct json_line *j, struct json_input *in, size_t *n)

@@ -97,6 +97,9 @@ static const struct {
 	{ "\xc2\x80\xc2\x85\xc2\x9f", 6, "\\u0080\\u0085\\u009f", NULL }, /* C1 */
 	{ "\xe2\x80\xa8\xe2\x80\xa9", 6, "\\u2028\\u2029", NULL }, /* line and paragraph separator */
 	{ "\xe2\x80\xae\xe2\x81\xa6\xef\xbb\xbf\xe2\x80\x8b", 12, "\\u202e\\u2066\\ufeff\\u200b", NULL },
+	{ "\xf3\xa0\x81\x81\xf0\x9f\x98\x80", 8, "\\udb40\\udc41\xf0\x9f\x98\x80", NULL }, /* a tag; a face */
+	{ "\xef\xb8\x8f\xe3\x85\xa4\xe1\xa0\x8e", 9, "\\ufe0f\\u3164\\u180e", NULL }, /* show nothing */
+	{ "\xf0\x91\x82\xbd\xe0\xbc\x8b", 7, "\\ud804\\udcbd\xe0\xbc\x8b", NULL },
 	{ "\xff", 1, "\xef\xbf\xbd", "ff" },
 	{ "a\xff" "b", 3, "a\xef\xbf\xbd" "b", "61ff62" },
 	{ "\xc3", 1, "\xef\xbf\xbd", "c3" }, /* cut short */

@@ -4,6 +4,7 @@
 
 #include "adit/base/mem.h"
 #include "adit/log/stats.h"
+#include "component/failing.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -827,6 +828,65 @@ Test(auth, a_hash_under_way_is_judged_by_the_new_lines)
 	bench_free(&b);
 }
 
+/* Names that come and go while a password is hashed for them: whoever asks is judged by what holds at the end. */
+Test(auth, lines_that_come_and_go_under_a_hash)
+{
+	struct bench b = bench_new(test_conf(1), three_users);
+	struct question stranger, comer;
+
+	ask(&b, &stranger, "nobody", "right", HERE);
+	gate_await_started(1);
+	auth_reconfigure(b.auth, &b.conf, users_from(alice_changed));
+	gate_let(1); /* no line before, none after: nothing to look at again */
+	await(&b, &stranger);
+	cr_expect_eq(stranger.verdict, REASON_AUTH_FAILED);
+	cr_expect_eq(gate_started(), 1);
+	ask(&b, &comer, "carol", "right", HERE);
+	gate_await_started(2);
+	auth_reconfigure(b.auth, &b.conf, users_from(three_users));
+	gate_let(2);
+	await(&b, &comer);
+	cr_expect_eq(comer.verdict, REASON_OK);
+	cr_expect_eq(gate_started(), 3);
+	bench_free(&b);
+}
+
+Test(auth, a_line_that_never_stays_has_no_verdict)
+{
+	struct bench b = bench_new(test_conf(1), three_users);
+	struct question q;
+
+	ask(&b, &q, "alice", "right", HERE);
+	for (unsigned round = 1; round <= 3; round++) {
+		gate_await_started(round);
+		auth_reconfigure(b.auth, &b.conf, users_from(round % 2 ? alice_changed : three_users));
+		gate_let(1);
+	}
+	await(&b, &q);
+	cr_expect_eq(q.verdict, REASON_AUTH_ERROR);
+	cr_expect_eq(gate_started(), 3);
+	cr_expect_eq(answer(&b, "alice", "right", HERE), REASON_OK, "nothing is remembered of it");
+	bench_free(&b);
+}
+
+/* The last line of the file goes while somebody waits who is not in it: there is nothing left to hash against. */
+Test(auth, nobody_is_left_to_pay)
+{
+	struct bench b = bench_new(test_conf(1), three_users);
+	struct question busy, stranger;
+
+	ask(&b, &busy, "alice", "right", HERE);
+	gate_await_started(1);
+	ask(&b, &stranger, "nobody", "right", HERE);
+	auth_reconfigure(b.auth, &b.conf, users_from(""));
+	gate_open();
+	await(&b, &busy);
+	await(&b, &stranger);
+	cr_expect_eq(busy.verdict, REASON_AUTH_FAILED);
+	cr_expect_eq(stranger.verdict, REASON_AUTH_FAILED);
+	bench_free(&b);
+}
+
 /* --- the end, and want of memory ------------------------------------------------------------------------------- */
 
 Test(auth, stop_answers_who_waits)
@@ -903,6 +963,42 @@ Test(auth, out_of_memory_in_a_question)
 	}
 	gate_open();
 	await(&b, &busy);
+	bench_free(&b);
+}
+
+Test(auth, a_failing_library_lets_nobody_in)
+{
+	struct conf conf = test_conf(1);
+	struct bench b = bench_new(conf, three_users);
+	bool hit = true;
+
+	for (unsigned long nth = 1; hit; nth++) {
+		struct users *users = users_from(three_users);
+		struct auth *auth;
+
+		failing_set(NULL, nth, ENOMEM);
+		auth = auth_new_hooked(&conf, users, &test_hooks);
+		hit = failing_hit();
+		failing_set(NULL, 0, 0);
+		cr_expect_eq(auth == NULL, hit, "call %lu", nth);
+		if (auth)
+			auth_stop(auth);
+		auth_free(auth);
+	}
+	gate_open();
+	hit = true;
+	for (unsigned long nth = 1; hit; nth++) {
+		char password[16];
+		enum reason verdict;
+
+		snprintf(password, sizeof(password), "right%lu", nth);
+		failing_set(NULL, nth, ENOMEM);
+		verdict = answer(&b, "alice", password, HERE);
+		hit = failing_hit();
+		failing_set(NULL, 0, 0);
+		cr_expect(hit ? verdict == REASON_NO_MEMORY || verdict == REASON_AUTH_ERROR : verdict == REASON_OK,
+			"call %lu: %s", nth, reason_name(verdict));
+	}
 	bench_free(&b);
 }
 

@@ -1,7 +1,10 @@
 /* Every kind of hash: literal lines made by Apache's htpasswd, OpenSSL and libcrypt; every way a line can be wrong. */
 #include "auth/hash_priv.h"
 
+#include "component/failing.h"
+
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <string.h>
 
 #define SECRET "p\xc3\xa4ssw\xc3\xb6rd secret"
@@ -22,6 +25,7 @@ static const struct vector vectors[] = {
 	{ "$apr1$8iifDQmm$Cky6QmhHh8UYsFU9wSYeR1", "0123456789abcdef", HASH_APR1, 0 },
 	{ "{SHA}hQ/ZuWUAEW6FZd0isN3mdFBgW1A=", SECRET, HASH_SHA1, 0 },
 	{ "{SHA}2jmj7l5rSw0yVb/vlWAYkK/YBwk=", "", HASH_SHA1, 0 },
+	{ "{SHA}qxNml/j2V32C481Qd+/9XSOxmfo=", "pw4", HASH_SHA1, 0 },
 	{ "$5$pPf5hAD8W2JAKIql$HzOxmD8Q01mD/4/iJiFW7EvpTavfbYX3d2/jxejx7g2", SECRET, HASH_SHA256, 5000 },
 	{ "$5$rounds=1234$nR12S4z6NLG7IGTW$Eo/KttdAOv/iJ64z91.EKr2CHMX0fWkxtxC0toup1X1", "Tr0ub4dor&3", HASH_SHA256, 1234 },
 	{ "$6$Ycmo67W51c.MbqkI$ZA30bde1fIvdcMeaogPQbDmYQpd.4yujejJEW3pUr7XEE7p.b3VH4C5meziAtyKulREwG/FMv5JwVK7wrgmkw/", SECRET,
@@ -38,6 +42,7 @@ static const struct vector vectors[] = {
 	{ "$2b$04$abcdefghijklmnopqrstuuOs3nEywvgoAkql3Vdy13NUMn151vIEi", SECRET, HASH_BCRYPT, 4 },
 	{ "$y$j75$abcdefgh$XbAeaU0q2jYVAG6MDebIexljYnZVaYu10Sj1G072a./", SECRET, HASH_YESCRYPT, 10 },
 	{ "$y$j9T$abcdefgh$eGtNWOhRGZnKoBtYE32zqkvELca4sCrFfPsb04Yn1xC", SECRET, HASH_YESCRYPT, 12 },
+	{ "$y$j5k.$abcdefgh$hEYpWQFNEuvYcWCsM1A70/LYdPmzu8/wcI1gZTE2J1D", SECRET, HASH_YESCRYPT, 8 }, /* r takes two */
 	{ "$6$$j/2ZKRW/h6.iDqG5yDVqMefF/.7htdhGO1XjNVOzgSYKcsB0is5LXE8ClLB0GPDhhh/yZdC5PX0z9RnJMVTFc/", SECRET, HASH_SHA512,
 		5000 },
 };
@@ -113,6 +118,9 @@ static const struct wrong wrongs[] = {
 	{ "", "no hash" },
 	{ "WVZrlUvPHOmcM", "DES" },
 	{ "_J9..CCCCXBrJUJV154M", "DES" },
+	{ "WVZrlUvPHO cM", "plain text" },
+	{ "_J9..CCCCXBrJUJV154", "plain text" },
+	{ "_J9..CCCCXBr UJV154M", "plain text" },
 	{ "letmein", "plain text" },
 	{ "correct horse battery staple", "plain text" },
 	{ "{SSHA}hQ/ZuWUAEW6FZd0isN3mdFBgW1A=", "kind" },
@@ -135,6 +143,12 @@ static const struct wrong wrongs[] = {
 	{ "$y$j9T$$" HASH43, "yescrypt" },
 	{ "$y$j9T$abcdefgh$" HASH43 "x", "yescrypt" },
 	{ "$y$j9T$abc-efgh$" HASH43, "yescrypt" },
+	{ "$y$j9T", "yescrypt" },
+	{ "$y$j9T$abcdefgh$-GtNWOhRGZnKoBtYE32zqkvELca4sCrFfPsb04Yn1xC", "yescrypt" },
+	{ "$y$j9T$" HASH86 "x$" HASH43, "yescrypt" },
+	{ "$y$jz$abcdefgh$" HASH43, "parameters" },
+	{ "$y$j9k$abcdefgh$" HASH43, "parameters" },
+	{ "$y$j9k-$abcdefgh$" HASH43, "parameters" },
 	{ "$y$$abcdefgh$" HASH43, "parameters" },
 	{ "$y$j9$abcdefgh$" HASH43, "parameters" },
 	{ "$y$j9T/$abcdefgh$" HASH43, "parameters" },
@@ -146,6 +160,10 @@ static const struct wrong wrongs[] = {
 	{ "$6$12345678901234567$" HASH86, "SHA-crypt" },
 	{ "$6$sa lt$" HASH86, "SHA-crypt" },
 	{ "$6$salt$" HASH86 "\t", "SHA-crypt" },
+	{ "$6$sa:lt$" HASH86, "SHA-crypt" },
+	{ "$6$s\xc3\xa4lt$" HASH86, "SHA-crypt" },
+	{ "$5$salt${GtNWOhRGZnKoBtYE32zqkvELca4sCrFfPsb04Yn1xC", "SHA-crypt" },
+	{ "$6$rounds=1000", "rounds" },
 	{ "$6$rounds=999$salt$" HASH86, "rounds" },
 	{ "$6$rounds=01000$salt$" HASH86, "rounds" },
 	{ "$6$rounds=x$salt$" HASH86, "rounds" },
@@ -155,9 +173,11 @@ static const struct wrong wrongs[] = {
 	{ "$1$abcdefghi$HTZAXD/gY7P8c9fP0V1lx1", "MD5" },
 	{ "$apr1$dklnFclS$Oya50ZBWDOdN2HJ8TOsPa", "MD5" },
 	{ "$apr1$dklnFclS", "MD5" },
+	{ "$apr1$dklnFclS$Oya50ZBWDOdN2HJ8TOsPa~", "MD5" },
 	{ "{SHA}hQ/ZuWUAEW6FZd0isN3mdFBgW1A", "{SHA}" },
 	{ "{SHA}hQ/ZuWUAEW6FZd0isN3mdFBgW1AA", "{SHA}" },
 	{ "{SHA}hQ/ZuWUAEW6FZd0isN3mdFBg.1A=", "{SHA}" },
+	{ "{SHA}hQ/ZuWUAEW6FZd0isN3mdFBg-1A=", "{SHA}" },
 };
 
 Test(hash, refused)
@@ -191,6 +211,56 @@ Test(hash, made_lines_are_read_back)
 	}
 	char line[512];
 	cr_expect_not(hash_make(HASH_SHA1, SECRET, line));
+}
+
+/* Whichever call fails: no verdict. One that "right" could come of would be a way in, and one that "wrong" could come of
+ * would be remembered. */
+Test(hash, a_failing_library_is_no_verdict)
+{
+	for (size_t i = 0; i < sizeof(vectors) / sizeof(vectors[0]); i++) {
+		const struct vector *v = &vectors[i];
+		struct user user = user_of(v->hash);
+		bool hit = true;
+
+		/* $apr1$ makes some thousands of calls, of which every kind is among the first */
+		for (unsigned long nth = 1; hit; nth += nth < 300 ? 1 : 1999) {
+			enum hash_verdict verdict;
+
+			failing_set(NULL, nth, ENOMEM);
+			verdict = hash_check(&user, v->password, strlen(v->password));
+			hit = failing_hit();
+			failing_set(NULL, 0, 0);
+			cr_expect_eq(verdict, hit ? HASH_FAILED : HASH_RIGHT, "%s, call %lu", v->hash, nth);
+		}
+	}
+}
+
+Test(hash, a_failing_library_makes_no_line)
+{
+	bool hit = true;
+
+	for (unsigned long nth = 1; hit; nth++) {
+		char line[512];
+		bool made;
+
+		failing_set(NULL, nth, ENOMEM);
+		made = hash_make(HASH_BCRYPT, SECRET, line);
+		hit = failing_hit();
+		failing_set(NULL, 0, 0);
+		cr_expect_neq(made, hit, "call %lu", nth);
+	}
+}
+
+Test(hash, what_the_library_was_built_without_is_refused)
+{
+	struct user user = { 0 };
+	const char *fault;
+
+	failing_set("crypt_checksalt", 1, 0);
+	fault = hash_recognise(slice_of(vectors[0].hash), &user);
+	failing_set(NULL, 0, 0);
+	cr_assert_not_null(fault);
+	cr_expect_not_null(strstr(fault, "libcrypt"), "%s", fault);
 }
 
 Test(hash, names)

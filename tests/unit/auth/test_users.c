@@ -1,8 +1,10 @@
 /* The htpasswd file: what is read, what is refused and how it is said, and running out of memory at every place. */
 #include "adit/auth/users.h"
 #include "adit/base/mem.h"
+#include "component/failing.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -248,6 +250,21 @@ Test(users, load)
 	memset(&said, 0, sizeof(said));
 	cr_expect_null(users_load(path, note, &said));
 	cr_expect_eq(said.lines[0], 2);
+
+	said = (struct said){ 0 };
+	failing_set("read", 1, EIO);
+	cr_expect_null(users_load(path, note, &said));
+	cr_expect_not_null(strstr(said.last, "Input/output error"), "%s", said.last);
+	failing_set("fstat", 1, EIO);
+	cr_expect_null(users_load(path, note, &said));
+	f = fopen(path, "w");
+	fputs("a:" SHA "\n", f);
+	fclose(f);
+	failing_set("read", 1, EINTR);
+	users = users_load(path, note, &said);
+	cr_expect(failing_hit() && users_count(users) == 1, "interrupted, and gone on with");
+	failing_set(NULL, 0, 0);
+	users_unref(users);
 
 	cr_assert_eq(truncate(path, 64 * 1024 * 1024 + 1), 0);
 	cr_expect_null(users_load(path, note, &said));

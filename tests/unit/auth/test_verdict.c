@@ -3,7 +3,10 @@
 
 #include "adit/base/mem.h"
 
+#include "component/failing.h"
+
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -168,4 +171,34 @@ Test(verdicts, out_of_memory)
 		mem_fault_set(0, false);
 		verdicts_free(v);
 	}
+}
+
+/* --- a library that fails -------------------------------------------------------------------------------------- */
+
+Test(verdict, no_key_without_the_library)
+{
+	static const char lines[] = "a:{SHA}2jmj7l5rSw0yVb/vlWAYkK/YBwk=\n";
+	struct users *users = users_parse(slice_of(lines), no_report, NULL);
+	bool hit = true;
+
+	cr_assert_not_null(users);
+	for (unsigned long nth = 1; hit; nth++) {
+		struct verdict_secret secret;
+		struct verdict_key key;
+		unsigned wanting = 0;
+
+		failing_set(NULL, nth, ENOMEM);
+		if (verdict_secret_make(&secret)) {
+			wanting += !verdict_key(&secret, slice_of("a"), slice_of("b"), NULL, &key);
+			wanting += !verdict_decoy(&secret, users, slice_of("nobody"));
+		} else {
+			cr_expect_null(secret.keyed);
+			wanting++;
+		}
+		hit = failing_hit();
+		failing_set(NULL, 0, 0);
+		cr_expect_eq(wanting, hit, "call %lu", nth);
+		verdict_secret_burn(&secret);
+	}
+	users_unref(users);
 }

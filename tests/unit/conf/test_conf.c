@@ -2,8 +2,10 @@
 #include "unit/conf/load.h"
 
 #include "adit/base/mem.h"
+#include "component/failing.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -232,6 +234,78 @@ Test(conf, option_names)
 	cr_assert_null(near);
 }
 
+/* --- what the system says --- */
+
+/* Instead of the C library's, for an executable's own functions come first. NULL: there is no saying. */
+static const char *host_name = "proxy";
+
+int gethostname(char *name, size_t n)
+{
+	if (!host_name) {
+		errno = EPERM;
+		return -1;
+	}
+	snprintf(name, n, "%s", host_name);
+	return 0;
+}
+
+Test(conf, the_node_is_the_host)
+{
+	static const struct {
+		const char *host, *node;
+	} rows[] = {
+		{ "proxy", "proxy" }, { "Proxy-2.example_ORG", "Proxy-2.example_ORG" }, { "a b/c\"d\\e:f{g[h\x7f", "a-b-c-d-e-f-g-h-" },
+		{ "\xc3\xa4", "--" }, { "", "localhost" }, { NULL, "localhost" },
+	};
+
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		struct conf *conf;
+
+		host_name = rows[i].host;
+		conf = load_options(NULL, 0);
+		cr_expect_str_eq(conf->audit.node, rows[i].node);
+		conf_unref(conf);
+	}
+}
+
+Test(conf, workers_auto)
+{
+	static const struct {
+		int error;
+		unsigned workers;
+	} rows[] = {
+		{ EINVAL, 256 }, { EPERM, 1 } /* more cores than the call can tell of; the call is forbidden */
+	};
+
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		struct conf *conf;
+
+		failing_set("sched_getaffinity", 1, rows[i].error);
+		conf = load_good("workers: auto\n");
+		cr_expect(failing_hit());
+		failing_set(NULL, 0, 0);
+		cr_expect_eq(conf->workers, rows[i].workers);
+		conf_unref(conf);
+	}
+}
+
+/* One port on several addresses is fine, unless one of them takes the other's connections. */
+Test(conf, one_port_on_several_addresses)
+{
+	static const char *const fine[] = {
+		"listen: [\"127.0.0.1:81\", \"127.0.0.2:81\"]\n", "listen: [\"0.0.0.0:81\", \"127.0.0.1:81\", \"[::1]:81\"]\n",
+		"listen: [\"[::]:81\", \"127.0.0.1:81\"]\n", "listen: [\"127.0.0.1:0\", \"127.0.0.1:0\"]\n",
+	};
+	static const struct conf_option twice[] = { { "listen", "127.0.0.1:81" }, { "listen", "127.0.0.1:81" } };
+	char *messages;
+
+	for (size_t i = 0; i < COUNT(fine); i++)
+		conf_unref(load_good(fine[i]));
+	messages = load_bad_options(twice, 2);
+	cr_expect_str_eq(messages, "listen[2]: 127.0.0.1:81 is listened on already by entry 1; leave one of them out\n");
+	free(messages);
+}
+
 /* --- files --- */
 
 Test(conf, unreadable_files)
@@ -254,7 +328,10 @@ Test(conf, unreadable_files)
 	conf_errors_free(&errors);
 	cr_assert_eq(ftruncate(fd, 0), 0);
 	cr_assert_eq(write(fd, "workers: 4\n", 11), 11);
+	failing_set("read", 1, EINTR);
 	struct conf *conf = conf_load(path, NULL, 0, &errors);
+	cr_assert(failing_hit());
+	failing_set(NULL, 0, 0);
 	cr_assert_not_null(conf);
 	cr_assert_str_eq(conf->path, path);
 	cr_assert_eq(conf->workers, 4);
@@ -333,9 +410,19 @@ Test(conf, what_is_missing)
 	static const struct conf_option good[] = { { "tls.certificates.chain", "c" }, { "auth.htpasswd", "u" } };
 	struct conf_errors errors = { .text = NULL };
 	struct conf *conf = load_options(NULL, 0);
+	FILE *nowhere = fopen("/dev/null", "w");
 
 	cr_assert_not(conf_complete(conf, &errors));
 	cr_assert_eq(errors.count, 2);
+	conf_errors_free(&errors);
+	conf_unref(conf);
+	conf = load_good("workers: 1\n");
+	mem_fault_set(1, true);
+	cr_assert_not(conf_complete(conf, &errors));
+	mem_fault_set(0, false);
+	cr_assert(errors.count == 0 && errors.left_out == 2);
+	conf_errors_print(&errors, nowhere);
+	fclose(nowhere);
 	conf_errors_free(&errors);
 	conf_unref(conf);
 	conf = load_options(good, COUNT(good));

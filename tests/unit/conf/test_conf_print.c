@@ -56,6 +56,7 @@ Test(conf_print, reference)
 			known = strcspn(line, " \n") == strlen(requests[i]) && strncmp(line, requests[i], strlen(requests[i])) == 0;
 		cr_assert(known, "%.40s", line);
 	}
+	cr_assert_not_null(strstr(text, ".BR adit (8)\n"));
 	free(text);
 }
 

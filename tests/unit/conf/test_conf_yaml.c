@@ -178,6 +178,14 @@ Test(conf_yaml, errors_are_bounded)
 	cr_assert_null(conf_parse_text("t.yaml", slice_of(text), NULL, 0, &errors));
 	cr_assert_eq(errors.count, CONF_ERRORS_MAX);
 	cr_assert_eq(errors.left_out, 1200 - CONF_ERRORS_MAX);
+	char *said = NULL;
+	size_t n = 0;
+	FILE *to = open_memstream(&said, &n);
+	conf_errors_print(&errors, to);
+	fclose(to);
+	cr_assert_not_null(strstr(said, "\nand "), "%s", said);
+	cr_assert_not_null(strstr(said, " more\n"), "%s", said);
+	free(said);
 	conf_errors_free(&errors);
 	cr_assert_eq(errors.count + errors.left_out, 0);
 }

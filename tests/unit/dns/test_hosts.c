@@ -2,8 +2,10 @@
 #include "dns/dns_priv.h"
 
 #include "adit/base/mem.h"
+#include "component/failing.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -32,6 +34,7 @@ Test(hosts, lines)
 		{ "10.0.0.1 a\r\n", "a", "10.0.0.1" },
 		{ "\t10.0.0.1\ta \tb\tc ", "c", "10.0.0.1" },
 		{ "10.0.0.1 a b c", "b", "10.0.0.1" },
+		{ "10.0.0.1\va\fb", "b", "10.0.0.1" },
 		{ "10.0.0.1 a # b", "b", "" },
 		{ "10.0.0.1 a#b", "a", "10.0.0.1" },
 		{ "# 10.0.0.1 a", "a", "" },
@@ -197,5 +200,38 @@ Test(hosts, every_allocation_may_fail)
 		dns_hosts_unref(hosts);
 	}
 	cr_expect_gt(n, 3);
+	unlink(path);
+}
+
+/* What cannot be read leaves a table without it, and never one that waits or ends the program. */
+Test(hosts, files_that_fail)
+{
+	static const struct {
+		const char *call;
+		int error;
+		const char *address;
+	} rows[] = {
+		{ "read", EINTR, "10.0.0.1" }, { "read", EIO, "" }, { "fstat", EIO, "" }
+	};
+	char path[] = "/tmp/adit-hosts-XXXXXX", got[64];
+	int fd = mkstemp(path);
+	struct dns_hosts *hosts;
+
+	cr_assert(fd >= 0 && write(fd, "10.0.0.1 a\n", 11) == 11);
+	close(fd);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		failing_set(rows[i].call, 1, rows[i].error);
+		hosts = dns_hosts_load(path);
+		cr_assert(failing_hit() && hosts, "%s", rows[i].call);
+		failing_set(NULL, 0, 0);
+		addresses_of(hosts, "a", got, sizeof(got));
+		cr_expect_str_eq(got, rows[i].address, "%s: %d", rows[i].call, rows[i].error);
+		dns_hosts_unref(hosts);
+	}
+	unlink(path);
+	cr_assert_eq(symlink(path, path), 0); /* a ring */
+	hosts = dns_hosts_load(path);
+	cr_assert_not_null(hosts);
+	dns_hosts_unref(hosts);
 	unlink(path);
 }

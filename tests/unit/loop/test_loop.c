@@ -1,6 +1,7 @@
 /* What runs when: tasks, burials, letters, stopping. */
 #include "adit/loop/loop.h"
 
+#include "adit/base/clock.h"
 #include "adit/base/mem.h"
 #include "component/turning.h"
 
@@ -195,6 +196,121 @@ Test(loop, what_a_task_posts_runs_after_all_that_were_queued)
 	loop_post(loop, &tasks[1]);
 	loop_turn(loop);
 	cr_assert_str_eq(trail, "AbAAAA");
+}
+
+/* --- turns --- */
+
+/* More than a pass has for turns. */
+static void burn(void *ctx)
+{
+	uint64_t until = clock_mono_us() + 3000;
+
+	if (ctx)
+		mark(*(const char *)ctx);
+	while (clock_mono_us() < until)
+		;
+}
+
+static void spend_this_pass(void)
+{
+	static struct loop_task dear;
+
+	loop_task_init(&dear, burn, NULL);
+	cr_assert(loop_take_turn(loop, &dear, 0));
+}
+
+Test(loop, a_turn_is_taken_at_once_while_there_is_time)
+{
+	init_tasks();
+	cr_assert(loop_take_turn(loop, &tasks[0], 7));
+	cr_assert_str_eq(trail, "a");
+	spend_this_pass();
+	cr_assert_not(loop_take_turn(loop, &tasks[1], 7));
+	cr_assert_not(loop_take_turn(loop, &tasks[1], 7), "queued once");
+	cr_assert_str_eq(trail, "a");
+	loop_turn(loop);
+	cr_assert_str_eq(trail, "ab");
+	loop_turn(loop);
+	cr_assert(loop_take_turn(loop, &tasks[2], 7), "a new pass, new time");
+	cr_assert_str_eq(trail, "abc");
+}
+
+Test(loop, lanes_take_turns)
+{
+	init_tasks();
+	spend_this_pass();
+	for (size_t i = 0; i < 3; i++)
+		cr_assert_not(loop_take_turn(loop, &tasks[i], 1));
+	cr_assert_not(loop_take_turn(loop, &tasks[3], 2));
+	loop_turn(loop);
+	cr_assert_str_eq(trail, "adbc");
+}
+
+Test(loop, a_turn_can_be_given_up)
+{
+	init_tasks();
+	spend_this_pass();
+	for (size_t i = 0; i < 4; i++)
+		cr_assert_not(loop_take_turn(loop, &tasks[i], i % 2));
+	loop_unpost(loop, &tasks[1]);
+	loop_unpost(loop, &tasks[3]);
+	loop_unpost(loop, &tasks[3]);
+	loop_turn(loop);
+	cr_assert_str_eq(trail, "ac");
+	loop_post(loop, &tasks[1]);
+	loop_turn(loop);
+	cr_assert_str_eq(trail, "acb", "a task is not bound to its lane");
+}
+
+Test(loop, turns_and_tasks_may_unpost_each_other)
+{
+	struct loop_task first;
+
+	init_tasks();
+	loop_task_init(&first, unpost_all, NULL);
+	spend_this_pass();
+	cr_assert_not(loop_take_turn(loop, &first, 1));
+	for (size_t i = 0; i < 3; i++)
+		cr_assert_not(loop_take_turn(loop, &tasks[i], i));
+	loop_turn(loop);
+	cr_assert_leq(trail_n, 1, "only the lane before may have been quicker");
+}
+
+static void burn_again(void *ctx)
+{
+	struct again *a = ctx;
+
+	burn(NULL);
+	run_again(a);
+}
+
+/* Thousands of handshakes in one poll: what else comes is served between them. */
+Test(loop, turns_do_not_starve_descriptors)
+{
+	struct again a = { .most = 40 };
+	struct loop_task many[40];
+	struct event *event;
+	int ends[2];
+
+	cr_assert_eq(pipe(ends), 0);
+	a.pipe_in = ends[1];
+	event = event_new(loop_base(loop), ends[0], EV_READ | EV_PERSIST, on_pipe, &a);
+	cr_assert(event && event_add(event, NULL) == 0);
+	loop_task_init(&a.task, run_again, &a);
+	spend_this_pass();
+	for (size_t i = 0; i < 40; i++) {
+		loop_task_init(&many[i], burn_again, &a);
+		cr_assert_not(loop_take_turn(loop, &many[i], i % 3));
+	}
+	loop_run(loop);
+	cr_assert(a.heard);
+	cr_assert_lt(a.runs, 10u, "the descriptor had to wait for %u runs", a.runs);
+	for (size_t i = 0; i < 40; i++)
+		loop_unpost(loop, &many[i]);
+	loop_unpost(loop, &a.task);
+	event_free(event);
+	close(ends[0]);
+	close(ends[1]);
 }
 
 /* --- burials --- */

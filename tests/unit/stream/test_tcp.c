@@ -298,6 +298,39 @@ Test(tcp, a_reset_is_a_fault_of_what_is_queued)
 	cr_assert_eq(seen.drained, 0u);
 }
 
+/* The send that fails takes the kernel's word of the reset with it: a recv behind it says "end". */
+Test(tcp, a_reset_behind_a_queue_is_no_end)
+{
+	for (unsigned i = 0; i < 10; i++) {
+		seen = (struct seen){ 0 };
+		begin(true);
+		stream_resume(s, STREAM_PAUSE_IDLE);
+		write_much(MUCH);
+		loop_turn(loop);
+		peer_reset(peer);
+		peer = -1;
+		UNTIL(loop, seen.faults > 0 || seen.broken);
+		cr_assert_not(seen.eof);
+		cr_assert_eq(seen.fault, STREAM_FAULT_RESET);
+		stream_close(s, STREAM_CLOSE_ABORT);
+		s = NULL;
+		UNTIL(loop, seen.closed == 1);
+	}
+}
+
+Test(tcp, an_end_stays_one_although_what_is_queued_meets_a_reset)
+{
+	begin(true);
+	stream_resume(s, STREAM_PAUSE_IDLE);
+	write_much(MUCH);
+	shutdown(peer, SHUT_WR);
+	peer_reset(peer);
+	peer = -1;
+	UNTIL(loop, seen.faults > 0);
+	cr_assert(seen.eof);
+	cr_assert_not(seen.broken);
+}
+
 Test(tcp, a_paused_stream_is_deaf)
 {
 	begin(false);

@@ -65,7 +65,7 @@ EVP_PKEY *pki_key(const char *kind)
 
 	if (strncmp(kind, "RSA ", 4) == 0)
 		key = EVP_RSA_gen((unsigned)strtoul(kind + 4, NULL, 10));
-	else if (strncmp(kind, "ED", 2) == 0)
+	else if (strncmp(kind, "ED", 2) == 0 || kind[0] == 'X')
 		key = EVP_PKEY_Q_keygen(NULL, NULL, kind);
 	else
 		key = EVP_EC_gen(kind);
@@ -94,7 +94,8 @@ X509 *pki_sign(EVP_PKEY *key, const struct pki_cert *what)
 	bool usual = what->from_s == 0 && what->until_s == 0;
 	EVP_PKEY *by = what->issuer_key ? what->issuer_key : key;
 	static long serial;
-	const EVP_MD *md = EVP_PKEY_get_base_id(by) == EVP_PKEY_ED25519 ? NULL :
+	int kind = EVP_PKEY_get_base_id(by);
+	const EVP_MD *md = kind == EVP_PKEY_ED25519 || kind == EVP_PKEY_ED448 ? NULL :
 		EVP_get_digestbyname(what->digest ? what->digest : "SHA256");
 
 	cr_assert_not_null(x);

@@ -16,7 +16,7 @@ void pki_teardown(void);
 const char *pki_path(char buf[static PKI_PATH_SIZE], const char *name);
 void pki_write(const char *name, const void *bytes, size_t n);
 
-EVP_PKEY *pki_key(const char *kind); /* "P-256", "P-384", "secp256k1", "RSA 2048", "ED25519" */
+EVP_PKEY *pki_key(const char *kind); /* "P-256", "P-384", "secp256k1", "RSA 2048", "ED25519", "ED448", "X25519" */
 
 struct pki_cert {
 	const char *cn; /* NULL: "test" */

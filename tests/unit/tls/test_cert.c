@@ -247,6 +247,16 @@ Test(tls_cert, weak_and_odd_keys)
 	expect_error("curve.crt", "curve.key", "curve.key", "the curve secp256k1");
 	pki_make("ed", "ED25519", "DNS:a.test");
 	expect_warning("ed", "browsers do not take Ed25519");
+	pki_make("ed448", "ED448", "DNS:a.test");
+	expect_warning("ed448", "browsers do not take Ed448");
+	/* which cannot sign, not even its own certificate */
+	EVP_PKEY *key = pki_key("X25519"), *issuer = pki_key("P-256");
+	X509 *x = pki_sign(key, &(struct pki_cert){ .alt = "DNS:a.test", .issuer_key = issuer });
+	pki_write_pair("x", x, NULL, key);
+	expect_error("x.crt", "x.key", "x.key", "keys of this type are not served");
+	X509_free(x);
+	EVP_PKEY_free(key);
+	EVP_PKEY_free(issuer);
 	pki_make("big", "P-521", "DNS:a.test");
 	expect_warning("big", "browsers do not take ECDSA P-521");
 }

@@ -707,6 +707,33 @@ Test(tls_stream, a_flood_of_key_updates_is_ended)
 	end();
 }
 
+static size_t answers;
+
+static void on_message(int written, int version ADIT_UNUSED, int type, const void *p, size_t n, SSL *ssl ADIT_UNUSED,
+	void *ctx ADIT_UNUSED)
+{
+	answers += !written && type == SSL3_RT_HANDSHAKE && n > 0 && *(const unsigned char *)p == SSL3_MT_KEY_UPDATE;
+}
+
+/* In a tunnel one read from the kernel brings hundreds of them, which OpenSSL would all work off in one call. */
+Test(tls_stream, a_flood_of_key_updates_that_was_read_ahead_is_ended_amid_it)
+{
+	size_t n;
+
+	begin(TLS1_3_VERSION, false);
+	stream_secret(s, false);
+	answers = 0;
+	SSL_set_msg_callback(client, on_message);
+	for (size_t flood = 0; flood < 500; flood++)
+		client_updates_keys();
+	cr_assert_eq(stream_read(s, seen.bytes, CHUNK, &n), STREAM_IO_ERROR);
+	cr_assert_eq(stream_fault(s), STREAM_FAULT_PROTOCOL);
+	(void)client_read_once();
+	cr_assert_gt(answers, 0u, "the first ones are answered");
+	cr_assert_leq(answers, 70u, "%zu were worked off", answers);
+	end();
+}
+
 Test(tls_stream, key_updates_between_data_are_fine)
 {
 	begin(TLS1_3_VERSION, false);
