@@ -10,8 +10,8 @@ build_needs="gcc=gcc libc6-dev make=make autoconf=autoconf aclocal=automake pkg-
 test_needs="libcriterion-dev libsystemd-dev python3 python3-pytest curl=curl git=git htpasswd=apache2-utils
 	ps=procps ss=iproute2 man=man-db python3-cryptography python3-requests strace=strace logrotate jq=jq"
 # What continuous integration needs besides: a second compiler, and clients that are large or bring services with them.
-ci_needs="clang=clang xz=xz-utils go=golang-go npm=npm python3-pip proxytunnel=proxytunnel ssh=openssh-client
-	openssh-server fail2ban systemd-analyze=systemd"
+ci_needs="clang=clang xz=xz-utils go=golang-go node=nodejs npm=npm python3-pip proxytunnel=proxytunnel
+	ssh=openssh-client openssh-server fail2ban systemd-analyze=systemd"
 # What scripts/analyze needs besides.
 analyze_needs="clang-tidy=clang-tidy cppcheck=cppcheck shellcheck=shellcheck pyflakes3=pyflakes3"
 # What scripts/test-browsers needs besides.

@@ -199,6 +199,20 @@ const char *addr_host_text(const struct addr *a, char buf[static ADDR_TEXT_SIZE]
 	return buf;
 }
 
+static bool is_wildcard_for(const struct addr *wildcard, const struct addr *a)
+{
+	if (wildcard->sa.sa_family == AF_INET)
+		return wildcard->in.sin_addr.s_addr == htonl(INADDR_ANY) && a->sa.sa_family == AF_INET;
+	return IN6_IS_ADDR_UNSPECIFIED(&wildcard->in6.sin6_addr);
+}
+
+bool addr_overlaps(const struct addr *a, const struct addr *b)
+{
+	if (addr_port(a) == 0 || addr_port(a) != addr_port(b))
+		return false;
+	return addr_same_host(a, b) || is_wildcard_for(a, b) || is_wildcard_for(b, a);
+}
+
 const char *addr_text(const struct addr *a, char buf[static ADDR_TEXT_SIZE])
 {
 	char host[ADDR_TEXT_SIZE];

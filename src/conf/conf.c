@@ -37,18 +37,6 @@ static void item_fault(struct conf_load *load, struct conf_where where, const ch
 		conf_errors_add(load->errors, "%s[%zu]: %s", list, i + 1, why);
 }
 
-static bool is_wildcard(const struct addr *a)
-{
-	uint8_t bytes[16];
-	size_t from = a->sa.sa_family == AF_INET ? 12 : 0;
-
-	addr_bytes(a, bytes);
-	while (from < sizeof(bytes))
-		if (bytes[from++] != 0)
-			return false;
-	return true;
-}
-
 static void check_listen(struct conf_load *load)
 {
 	const struct conf_listen *listen = load->conf->listen;
@@ -57,12 +45,15 @@ static void check_listen(struct conf_load *load)
 	for (size_t i = 0; i < load->conf->listen_count; i++) {
 		for (size_t j = 0; j < i; j++) {
 			const struct addr *a = &listen[j].address, *b = &listen[i].address;
-			bool same = addr_equal(a, b);
 
-			if (addr_port(a) == 0 || addr_port(a) != addr_port(b) || (!same && !(is_wildcard(a) && is_wildcard(b))))
+			if (!addr_overlaps(a, b))
 				continue;
-			snprintf(why, sizeof(why), "%s is %s by entry %zu; leave one of them out", addr_text(b, text),
-				same ? "listened on already" : "taken already, for [::] takes IPv4 as well,", j + 1);
+			if (addr_equal(a, b))
+				snprintf(why, sizeof(why), "%s is listened on already by entry %zu; leave one of them out",
+					addr_text(b, text), j + 1);
+			else
+				snprintf(why, sizeof(why), "%s overlaps entry %zu: 0.0.0.0 takes all of IPv4, and [::] all addresses; "
+					"leave one of them out", addr_text(b, text), j + 1);
 			item_fault(load, listen[i].where, "listen", i, why);
 			break;
 		}

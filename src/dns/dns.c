@@ -419,7 +419,7 @@ static void let_go_of_lookups(struct dns *dns)
 		lru_remove(dns->by_name, slot);
 }
 
-void dns_reconfigure(struct dns *dns, const struct conf *conf, struct dns_hosts *hosts)
+bool dns_reconfigure(struct dns *dns, const struct conf *conf, struct dns_hosts *hosts)
 {
 	struct dns_cache *cache = dns_cache_new(conf->dns.cache_entries);
 	struct lru *by_name = lru_new(conf->dns.queries, sizeof(struct lookup *), NULL, NULL);
@@ -433,12 +433,11 @@ void dns_reconfigure(struct dns *dns, const struct conf *conf, struct dns_hosts 
 		dns->hosts = hosts;
 	}
 	if (!cache || !by_name || !channel || !retired) {
-		log_err("dns: out of memory; the name servers and settings in force stay until the next reload");
 		mem_free(retired);
 		dns_channel_free(channel);
 		lru_free(by_name);
 		dns_cache_free(cache);
-		return;
+		return false;
 	}
 	let_go_of_lookups(dns);
 	dns_cache_free(dns->cache);
@@ -450,4 +449,5 @@ void dns_reconfigure(struct dns *dns, const struct conf *conf, struct dns_hosts 
 	loop_post(dns->loop, &dns->sweep); /* not here: a waiter's done may have called us out of a lookup */
 	dns->channel = channel;
 	take_settings(dns, conf);
+	return true;
 }

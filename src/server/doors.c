@@ -13,36 +13,39 @@
 
 enum { ERROR_SIZE = 512 };
 
-static bool has_port(const struct doors *doors, uint16_t port)
+static bool overlaps(const struct doors *present, const struct addr *a)
 {
-	for (size_t i = 0; i < doors->count; i++)
-		if (addr_port(&doors->at[i].real) == port)
+	for (size_t i = 0; i < present->count; i++)
+		if (addr_overlaps(&present->at[i].real, a))
 			return true;
 	return false;
 }
 
-/* Entries with port 0 are equal without being the same: each of them takes one. */
-static const struct door *find(const struct doors *present, const struct addr *configured, size_t nth)
+/* The door in force that an address means. Entries with port 0 are equal without being the same: each takes one. */
+static const struct door *take(const struct doors *present, bool *taken, const struct addr *a, bool real)
 {
-	for (size_t i = 0; i < present->count; i++)
-		if (addr_equal(&present->at[i].configured, configured) && nth-- == 0)
-			return &present->at[i];
+	for (size_t i = 0; i < present->count; i++) {
+		if (taken[i] || !addr_equal(real ? &present->at[i].real : &present->at[i].configured, a))
+			continue;
+		taken[i] = true;
+		return &present->at[i];
+	}
 	return NULL;
 }
 
-static size_t equals_before(const struct doors *doors, size_t i)
+static void close_door(struct door *door, size_t workers)
 {
-	size_t n = 0;
-
-	for (size_t j = 0; j < i; j++)
-		n += addr_equal(&doors->at[j].configured, &doors->at[i].configured);
-	return n;
+	for (size_t w = 0; door->fds && w < workers; w++)
+		if (door->fds[w] >= 0)
+			close(door->fds[w]);
+	mem_free(door->fds);
+	door->fds = NULL;
 }
 
-static bool open_one(struct door *door, const struct doors *present, size_t workers)
+static bool open_door(struct door *door, const struct doors *present, size_t workers)
 {
 	char error[ERROR_SIZE];
-	bool good;
+	bool good, beside;
 
 	door->real = door->configured;
 	door->fds = mem_array(workers, sizeof(*door->fds));
@@ -50,13 +53,15 @@ static bool open_one(struct door *door, const struct doors *present, size_t work
 		log_err("listen: out of memory");
 		return false;
 	}
-	errno = 0;
 	good = listener_bind(&door->real, door->fds, workers, true, error, sizeof(error));
-	if (!good && errno == EADDRINUSE && has_port(present, addr_port(&door->configured)))
+	beside = !good && errno == EADDRINUSE && overlaps(present, &door->configured);
+	if (beside)
 		good = listener_bind(&door->real, door->fds, workers, false, error, sizeof(error));
 	if (good)
 		return true;
 	log_err("listen: %s", error);
+	if (beside) /* the kernel lets sockets of one account share a port */
+		log_err("listen: it overlaps an address in force: when that was bound as another account, it takes a restart");
 	mem_free(door->fds);
 	door->fds = NULL;
 	return false;
@@ -64,25 +69,37 @@ static bool open_one(struct door *door, const struct doors *present, size_t work
 
 bool doors_open(struct doors *doors, const struct conf *conf, const struct doors *present, size_t workers)
 {
-	bool good = true;
+	bool good = true, *taken = mem_array(present->count, sizeof(*taken));
 
 	*doors = (struct doors){ .count = conf->listen_count, .workers = workers };
 	doors->at = mem_array(doors->count, sizeof(*doors->at));
-	if (!doors->at) {
+	if (!doors->at || !taken) {
 		log_err("listen: out of memory");
 		doors->count = 0;
-		return false;
+		good = false;
 	}
 	for (size_t i = 0; i < doors->count; i++) {
+		struct door *door = &doors->at[i];
 		const struct door *same;
 
-		doors->at[i].configured = conf->listen[i].address;
-		same = find(present, &doors->at[i].configured, equals_before(doors, i));
-		if (same)
-			doors->at[i].real = same->real;
-		else
-			good = open_one(&doors->at[i], present, workers) && good;
+		door->configured = conf->listen[i].address;
+		same = take(present, taken, &door->configured, false);
+		if (!same)
+			same = take(present, taken, &door->configured, true);
+		if (!same) {
+			if (!open_door(door, present, workers)) {
+				good = false;
+				continue;
+			}
+			/* where there is no IPv6, [::] may turn out to be what we have as 0.0.0.0 */
+			same = take(present, taken, &door->real, true);
+		}
+		if (same) {
+			close_door(door, workers);
+			door->real = same->real;
+		}
 	}
+	mem_free(taken);
 	if (!good)
 		doors_fini(doors);
 	return good;
@@ -110,10 +127,7 @@ void doors_settle(struct doors *doors)
 void doors_fini(struct doors *doors)
 {
 	for (size_t i = 0; i < doors->count; i++)
-		for (size_t w = 0; doors->at[i].fds && w < doors->workers; w++)
-			if (doors->at[i].fds[w] >= 0)
-				close(doors->at[i].fds[w]);
-	doors_settle(doors);
+		close_door(&doors->at[i], doors->workers);
 	mem_free(doors->at);
 	*doors = (struct doors){ 0 };
 }

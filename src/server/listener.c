@@ -24,6 +24,11 @@ struct listener {
 	struct deadline pause;
 	listener_fn *accept;
 	void *ctx;
+
+	/* on its way out */
+	struct loop_task closing;
+	int accepts_left;
+	loop_fn *closed;
 };
 
 static bool set(int fd, int level, int option, int value)
@@ -165,6 +170,34 @@ static void on_acceptable(evutil_socket_t fd ADIT_UNUSED, short what ADIT_UNUSED
 		pause_accepting(l, error);
 }
 
+void listener_stop(struct listener *l)
+{
+	event_free(l->event);
+	deadline_fini(&l->pause);
+	loop_unpost(l->loop, &l->closing);
+	close(l->fd);
+	mem_free(l);
+}
+
+static void on_closing(void *ctx)
+{
+	struct listener *l = ctx;
+	struct loop *loop = l->loop;
+	loop_fn *closed = l->closed;
+	int error = 0;
+
+	ctx = l->ctx;
+	for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+		if (l->accepts_left-- == 0 || !accept_one(l, &error)) {
+			listener_stop(l);
+			loop_release(loop);
+			closed(ctx);
+			return;
+		}
+	}
+	loop_post(loop, &l->closing);
+}
+
 struct listener *listener_start(struct loop *loop, int fd, listener_fn *accept, void *ctx)
 {
 	struct listener *l = mem_alloc(sizeof(*l));
@@ -173,6 +206,7 @@ struct listener *listener_start(struct loop *loop, int fd, listener_fn *accept, 
 		return NULL;
 	*l = (struct listener){ .loop = loop, .fd = fd, .accept = accept, .ctx = ctx };
 	deadline_init(&l->pause, loop, on_pause_over, l);
+	loop_task_init(&l->closing, on_closing, l);
 	l->event = event_new(loop_base(loop), fd, EV_READ | EV_PERSIST, on_acceptable, l);
 	if (!l->event || event_add(l->event, NULL) != 0) {
 		if (l->event)
@@ -183,14 +217,12 @@ struct listener *listener_start(struct loop *loop, int fd, listener_fn *accept, 
 	return l;
 }
 
-void listener_stop(struct listener *l)
+void listener_close(struct listener *l, loop_fn *closed)
 {
-	int error = 0;
-
-	for (int i = 0; i < BACKLOG && accept_one(l, &error); i++)
-		;
-	event_free(l->event);
-	deadline_fini(&l->pause);
-	close(l->fd);
-	mem_free(l);
+	event_del(l->event);
+	deadline_clear(&l->pause);
+	l->accepts_left = BACKLOG;
+	l->closed = closed;
+	loop_hold(l->loop);
+	loop_post(l->loop, &l->closing);
 }

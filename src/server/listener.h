@@ -16,7 +16,10 @@ typedef void listener_fn(void *ctx, int fd, const struct addr *peer);
 
 /* Accepts on the loop; accept(ctx, ...) takes over each descriptor. Takes over fd on success. */
 struct listener *listener_start(struct loop *loop, int fd, listener_fn *accept, void *ctx) ADIT_MUST_USE;
-/* Accepts what is queued already (a close would reset it), then closes. */
+/* Closes at once: who waits in the queue is reset. */
 void listener_stop(struct listener *l);
+/* Accepts what is queued already, some in each turn, then closes and frees; closed(ctx of accept) comes last, from the
+ * loop, which is held until then. */
+void listener_close(struct listener *l, loop_fn *closed);
 
 #endif

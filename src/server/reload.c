@@ -20,19 +20,30 @@ static void say_errors(const struct conf_errors *errors)
 
 /* --- what a configuration is turned into --- */
 
+struct user_report {
+	const char *path;
+	bool quiet;
+	bool lines; /* something is wrong with lines, not with getting at the file */
+};
+
 static void on_user_line(void *ctx, unsigned line, const char *message)
 {
-	const char *path = ctx;
+	struct user_report *report = ctx;
 
+	report->lines = report->lines || line > 0;
+	if (report->quiet)
+		return;
 	if (line > 0)
-		log_err("%s:%u: %s", path, line, message);
+		log_err("%s:%u: %s", report->path, line, message);
 	else
-		log_err("%s: %s", path, message);
+		log_err("%s: %s", report->path, message);
 }
 
 static struct users *load_users(const struct conf *conf)
 {
-	return users_load(conf->auth.htpasswd, on_user_line, conf->auth.htpasswd);
+	struct user_report report = { .path = conf->auth.htpasswd };
+
+	return users_load(report.path, on_user_line, &report);
 }
 
 /* True when they have changed. */
@@ -75,16 +86,17 @@ static struct policy *make_policy(const struct server *s, struct conf *conf, con
 	return policy;
 }
 
-/* What all workers share of a snapshot; tls is each worker's own. */
-static bool snapshot_make(struct snapshot *out, struct server *s, struct conf *conf, const struct doors *doors)
+/* What all workers share of a snapshot; tls is each worker's own. names: /etc/hosts is read, else it stays. */
+static bool snapshot_make(struct snapshot *out, struct server *s, struct conf *conf, const struct doors *doors,
+	bool names)
 {
 	(void)look_at_locals(s);
 	*out = (struct snapshot){
 		.conf = conf_ref(conf),
 		.policy = make_policy(s, conf, doors),
-		.hosts = dns_hosts_load("/etc/hosts"),
+		.hosts = names ? dns_hosts_load("/etc/hosts") : NULL,
 	};
-	if (out->policy && out->hosts)
+	if (out->policy && (out->hosts || !names))
 		return true;
 	snapshot_drop(out);
 	return false;
@@ -92,7 +104,9 @@ static bool snapshot_make(struct snapshot *out, struct server *s, struct conf *c
 
 static struct snapshot snapshot_copy(const struct snapshot *s, struct tls_context *tls)
 {
-	return (struct snapshot){ conf_ref(s->conf), policy_ref(s->policy), tls, dns_hosts_ref(s->hosts) };
+	struct dns_hosts *hosts = s->hosts ? dns_hosts_ref(s->hosts) : NULL;
+
+	return (struct snapshot){ conf_ref(s->conf), policy_ref(s->policy), tls, hosts };
 }
 
 static struct audit_config audit_config(const struct conf *conf)
@@ -143,15 +157,15 @@ static bool part_make(struct part *part, struct worker *worker, size_t index, co
 	return true;
 }
 
-/* Everything that can fail. tls NULL: the contexts stay. */
+/* tls NULL: the contexts stay. names: hosts and name servers are read again. */
 static bool handover_make(struct handover *h, struct server *s, struct conf *conf, struct doors *doors,
-	const struct tls_context *tls)
+	const struct tls_context *tls, bool names)
 {
 	struct snapshot shared;
 	bool good = true;
 
 	*h = (struct handover){ .count = s->worker_count, .parts = mem_array(s->worker_count, sizeof(*h->parts)) };
-	if (!h->parts || !snapshot_make(&shared, s, conf, doors)) {
+	if (!h->parts || !snapshot_make(&shared, s, conf, doors, names)) {
 		handover_drop(h);
 		return false;
 	}
@@ -232,7 +246,7 @@ bool server_make_workers(struct server *s)
 	if (!first)
 		return false;
 	s->workers = mem_array(count, sizeof(*s->workers));
-	if (s->workers && snapshot_make(&shared, s, s->conf, &s->doors)) {
+	if (s->workers && snapshot_make(&shared, s, s->conf, &s->doors, true)) {
 		while (s->worker_count < count) {
 			struct snapshot mine =
 				snapshot_copy(&shared, s->worker_count ? tls_context_clone(first) : tls_context_ref(first));
@@ -256,7 +270,7 @@ bool server_first_configuration(struct server *s)
 {
 	struct handover handover;
 
-	if (!handover_make(&handover, s, s->conf, &s->doors, NULL)) {
+	if (!handover_make(&handover, s, s->conf, &s->doors, NULL, false)) {
 		log_err("out of memory");
 		return false;
 	}
@@ -265,23 +279,6 @@ bool server_first_configuration(struct server *s)
 }
 
 /* --- reload --- */
-
-/* What workers share and what follows a configuration by its own means. Says what is wrong. */
-static bool adopt_services(struct server *s, const struct conf *conf)
-{
-	struct audit_config config = audit_config(conf);
-	char error[SERVER_TEXT_SIZE];
-
-	if (!tls_tickets_reload(s->tickets, conf->tls.ticket_secret, conf->tls.ticket_lifetime_ms, error, sizeof(error))) {
-		log_err("tls.ticket_secret: %s", error);
-		return false;
-	}
-	if (!audit_reconfigure(s->shared.audit, &config, error, sizeof(error))) {
-		log_err("audit: %s", error);
-		return false;
-	}
-	return true;
-}
 
 static void say_not_reloadable(const struct conf *old, const struct conf *new)
 {
@@ -319,21 +316,36 @@ static bool read_all(struct server *s, struct fresh *f)
 	return f->users != NULL;
 }
 
-/* The addresses come before the services, which have to be taken back when something fails behind them. */
+/* What workers share follows a configuration by its own means. Says what is wrong; then both are as they were. */
+static bool adopt_services(struct server *s, const struct conf *conf)
+{
+	struct audit_config config = audit_config(conf), before = audit_config(s->conf);
+	char error[SERVER_TEXT_SIZE];
+
+	if (!audit_reconfigure(s->shared.audit, &config, error, sizeof(error))) {
+		log_err("audit: %s", error);
+		return false;
+	}
+	if (tls_tickets_reload(s->tickets, conf->tls.ticket_secret, conf->tls.ticket_lifetime_ms, error, sizeof(error)))
+		return true;
+	log_err("tls.ticket_secret: %s", error);
+	if (!audit_reconfigure(s->shared.audit, &before, error, sizeof(error)))
+		log_err("reload: could not go back to the former audit directory: %s", error);
+	return false;
+}
+
+/* Last what is not undone by letting go of it. */
 static bool prepare(struct server *s, struct fresh *f)
 {
 	if (!doors_open(&f->doors, f->conf, &s->doors, s->worker_count))
 		return false;
-	if (!adopt_services(s, f->conf)) {
-		if (!adopt_services(s, s->conf))
-			log_err("reload: could not go back to the former ticket secret or audit directory");
+	if (!handover_make(&f->handover, s, f->conf, &f->doors, f->tls, true)) {
+		log_err("reload: out of memory");
 		return false;
 	}
-	if (handover_make(&f->handover, s, f->conf, &f->doors, f->tls))
+	if (adopt_services(s, f->conf))
 		return true;
-	log_err("reload: out of memory");
-	if (!adopt_services(s, s->conf))
-		log_err("reload: could not go back to the former ticket secret or audit directory");
+	handover_drop(&f->handover);
 	return false;
 }
 
@@ -349,6 +361,8 @@ static void commit(struct server *s, struct fresh *f)
 	doors_fini(&s->doors);
 	s->doors = f->doors;
 	s->htpasswd = f->htpasswd;
+	s->users_unread = false;
+	s->unfollowed = NULL;
 	tls_context_unref(f->tls);
 	snprintf(s->news, sizeof(s->news), "reload: the new configuration is in force");
 }
@@ -379,35 +393,44 @@ void server_reload(struct server *s)
 
 /* --- watched files --- */
 
+/* Without memory or descriptors it is tried again at the next look, and said once: a user who was removed must not stay
+ * because the news came at a bad moment. What is wrong in the file stays wrong until somebody changes it. */
 static void follow_htpasswd(struct server *s)
 {
-	struct users *users = load_users(s->conf);
+	struct user_report report = { .path = s->conf->auth.htpasswd, .quiet = s->users_unread };
+	struct users *users = users_load(report.path, on_user_line, &report);
 	struct handover handover;
-	size_t count = users ? users_count(users) : 0;
 
-	if (users && handover_make(&handover, s, s->conf, &s->doors, NULL)) {
+	if (users && handover_make(&handover, s, s->conf, &s->doors, NULL, false)) {
+		s->users_unread = false;
+		snprintf(s->news, sizeof(s->news), "%s: %zu users in force", report.path, users_count(users));
 		auth_reconfigure(s->shared.auth, s->conf, users);
 		handover_send(&handover, s);
-		snprintf(s->news, sizeof(s->news), "%s: %zu users in force", s->conf->auth.htpasswd, count);
 		return;
 	}
-	if (users)
-		log_err("out of memory");
+	if (!report.quiet)
+		log_err("%s: %snot taken over; the users read before stay in force", report.path,
+		    users ? "out of memory: " : "");
+	s->users_unread = users || !report.lines;
 	users_unref(users);
-	log_err("%s: not taken over; the users read before stay in force", s->conf->auth.htpasswd);
 }
 
-/* Names, and the addresses that count as the proxy's own. */
-static void follow(struct server *s, const char *what)
+/* names: hosts and name servers; else the addresses that count as the proxy's own. */
+static void follow(struct server *s, const char *what, bool names)
 {
+	static struct log_limit limit = LOG_LIMIT(60000);
 	struct handover handover;
 
-	if (!handover_make(&handover, s, s->conf, &s->doors, NULL)) {
-		log_err("%s: changed, but there is no memory to follow", what);
+	s->unfollowed = NULL;
+	if (handover_make(&handover, s, s->conf, &s->doors, NULL, names)) {
+		handover_send(&handover, s);
+		snprintf(s->news, sizeof(s->news), "%s: read again", what);
 		return;
 	}
-	handover_send(&handover, s);
-	snprintf(s->news, sizeof(s->news), "%s: read again", what);
+	s->unfollowed = what;
+	s->unfollowed_names = names;
+	if (log_limit(&limit))
+		log_err("%s: changed, but there is no memory to follow; it will be tried again", what);
 }
 
 /* One at a time: what else has changed is seen at the next look. */
@@ -415,12 +438,18 @@ void server_look(struct server *s)
 {
 	if (s->adopting > 0)
 		return;
-	if (watch_changed(&s->htpasswd))
+	if (watch_changed(&s->htpasswd)) {
+		s->users_unread = false;
 		follow_htpasswd(s);
-	else if (watch_changed(&s->hosts))
-		follow(s, "/etc/hosts");
-	else if (watch_changed(&s->resolv))
-		follow(s, "/etc/resolv.conf");
-	else if (look_at_locals(s))
-		follow(s, "this machine's addresses");
+	} else if (s->users_unread) {
+		follow_htpasswd(s);
+	} else if (watch_changed(&s->hosts)) {
+		follow(s, "/etc/hosts", true);
+	} else if (watch_changed(&s->resolv)) {
+		follow(s, "/etc/resolv.conf", true);
+	} else if (s->unfollowed) {
+		follow(s, s->unfollowed, s->unfollowed_names);
+	} else if (look_at_locals(s)) {
+		follow(s, "this machine's addresses", false);
+	}
 }

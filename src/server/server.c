@@ -79,7 +79,7 @@ void server_adopted(struct server *s)
 	if (s->draining)
 		return;
 	if (s->adoption_failed)
-		log_err("listen: out of memory: not every worker listens on every address; restart when there is some again");
+		log_err("out of memory: not every worker has new addresses or name servers; restart when there is some again");
 	if (!s->ready) {
 		s->ready = true;
 		say_ready(s);

@@ -22,6 +22,9 @@ struct server {
 	size_t worker_count, ended;
 	struct event *signals[SERVER_SIGNALS];
 	struct watch htpasswd, hosts, resolv;
+	bool users_unread; /* the htpasswd file has changed and could not be got at */
+	const char *unfollowed; /* what has changed and there was no memory to follow; NULL: nothing */
+	bool unfollowed_names;
 	struct deadline watch_tick, drain;
 
 	/* a configuration on its way to the workers */

@@ -30,7 +30,8 @@ struct worker {
 	struct worker_parts parts;
 	struct loop *loop;
 	struct dns_hosts *hosts;
-	struct gates gates;
+	struct gates gates, closing;
+	struct adoption *answering; /* waits for what closes: its address may be wanted again by the next one */
 	struct deadline drain_look;
 	struct loop *main;
 	struct loop_letter news; /* of the end, to the main thread */
@@ -97,6 +98,7 @@ struct worker *worker_new(const struct shared *shared, struct snapshot *snapshot
 	env = &w->parts.env;
 	TAILQ_INIT(&w->parts.conns);
 	TAILQ_INIT(&w->gates);
+	TAILQ_INIT(&w->closing);
 	tunnels_init(env);
 	w->loop = loop_new();
 	w->parts.wire = mem_alloc(sizeof(*w->parts.wire));
@@ -139,7 +141,8 @@ bool worker_start(struct worker *w, struct loop *main, loop_fn *ended, void *ctx
 	return w->started;
 }
 
-static void gate_close(struct gate *gate)
+/* Where nobody waits, or nobody can be served any more. */
+static void gate_drop(struct gate *gate)
 {
 	if (gate->listener)
 		listener_stop(gate->listener);
@@ -148,14 +151,37 @@ static void gate_close(struct gate *gate)
 	mem_free(gate);
 }
 
-static void close_gates(struct gates *gates)
+static void drop_gates(struct gates *gates)
 {
 	struct gate *gate;
 
 	while ((gate = TAILQ_FIRST(gates))) {
 		TAILQ_REMOVE(gates, gate, entry);
-		gate_close(gate);
+		gate_drop(gate);
 	}
+}
+
+static void answer(struct adoption *a);
+
+static void on_gate_closed(void *ctx)
+{
+	struct gate *gate = ctx;
+	struct worker *w = gate->worker;
+
+	TAILQ_REMOVE(&w->closing, gate, entry);
+	mem_free(gate);
+	if (TAILQ_EMPTY(&w->closing) && w->answering) {
+		answer(w->answering);
+		w->answering = NULL;
+	}
+}
+
+/* Who waits there is let in first. */
+static void gate_close(struct gate *gate)
+{
+	TAILQ_REMOVE(&gate->worker->gates, gate, entry);
+	TAILQ_INSERT_TAIL(&gate->worker->closing, gate, entry);
+	listener_close(gate->listener, on_gate_closed);
 }
 
 static void each_conn(struct worker *w, void (*fn)(struct conn *c))
@@ -189,8 +215,9 @@ static void on_drain_order(void *ctx)
 	mem_free(o);
 	if (w->parts.env.draining)
 		return;
-	close_gates(&w->gates); /* what was queued is still served as a connection */
 	w->parts.env.draining = true;
+	while (!TAILQ_EMPTY(&w->gates))
+		gate_close(TAILQ_FIRST(&w->gates));
 	each_conn(w, conn_drain);
 	on_drain_look(w);
 }
@@ -293,25 +320,30 @@ void adoption_free(struct adoption *a)
 {
 	if (!a)
 		return;
-	close_gates(&a->fresh);
+	drop_gates(&a->fresh);
 	snapshot_drop(&a->snapshot);
 	mem_free(a->wanted);
 	mem_free(a);
 }
 
-static void swap_snapshot(struct worker *w, struct snapshot *s)
+/* False: the name servers in force stay, for want of memory. */
+static bool swap_snapshot(struct worker *w, struct snapshot *s)
 {
 	struct tunnel_env *env = &w->parts.env;
-	struct snapshot old = { env->conf, env->policy, s->tls ? w->parts.tls : NULL, w->hosts };
+	struct snapshot old = { env->conf, env->policy, s->tls ? w->parts.tls : NULL, s->hosts ? w->hosts : NULL };
+	bool good = true;
 
 	env->conf = s->conf;
 	env->policy = s->policy;
 	env->buffer_bytes = s->conf->tunnel.buffer_bytes;
 	if (s->tls)
 		w->parts.tls = s->tls;
-	w->hosts = s->hosts;
+	if (s->hosts) {
+		w->hosts = s->hosts;
+		good = dns_reconfigure(env->dns, env->conf, dns_hosts_ref(w->hosts));
+	}
 	*s = old;
-	dns_reconfigure(env->dns, env->conf, dns_hosts_ref(w->hosts));
+	return good;
 }
 
 /* Those that stay follow what is said of them now; the others close. */
@@ -330,7 +362,6 @@ static void sift_gates(struct worker *w, const struct adoption *a)
 			gate->close_after_refusal = wanted->close_after_refusal;
 			continue;
 		}
-		TAILQ_REMOVE(&w->gates, gate, entry);
 		gate_close(gate);
 	}
 }
@@ -347,11 +378,16 @@ static bool open_gates(struct worker *w, struct gates *fresh)
 		if (gate->listener) {
 			TAILQ_INSERT_TAIL(&w->gates, gate, entry);
 		} else {
-			gate_close(gate);
+			gate_drop(gate);
 			good = false;
 		}
 	}
 	return good;
+}
+
+static void answer(struct adoption *a)
+{
+	loop_send(a->worker->main, &a->letter, a->done, a);
 }
 
 static void on_adoption(void *ctx)
@@ -359,13 +395,16 @@ static void on_adoption(void *ctx)
 	struct adoption *a = ctx;
 	struct worker *w = a->worker;
 
-	swap_snapshot(w, &a->snapshot);
+	a->failed = !swap_snapshot(w, &a->snapshot);
 	if (!w->parts.env.draining) {
-		a->failed = !open_gates(w, &a->fresh);
+		a->failed = !open_gates(w, &a->fresh) || a->failed;
 		sift_gates(w, a);
 	}
 	tunnels_review(&w->parts.env);
-	loop_send(w->main, &a->letter, a->done, a);
+	if (TAILQ_EMPTY(&w->closing))
+		answer(a);
+	else
+		w->answering = a;
 }
 
 void adoption_send(struct adoption *a, struct snapshot *snapshot, loop_fn *done, void *ctx)
@@ -393,7 +432,9 @@ void worker_free(struct worker *w)
 	if (!w)
 		return;
 	snapshot = (struct snapshot){ w->parts.env.conf, w->parts.env.policy, w->parts.tls, w->hosts };
-	close_gates(&w->gates);
+	drop_gates(&w->gates);
+	drop_gates(&w->closing);
+	adoption_free(w->answering);
 	deadline_fini(&w->drain_look);
 	if (w->parts.env.dns)
 		dns_free(w->parts.env.dns);

@@ -24,7 +24,7 @@ struct snapshot {
 	struct conf *conf;
 	struct policy *policy;
 	struct tls_context *tls; /* NULL in an adoption: the present one stays */
-	struct dns_hosts *hosts;
+	struct dns_hosts *hosts; /* NULL in an adoption: they stay, and so do the name servers */
 };
 void snapshot_drop(struct snapshot *s);
 
@@ -49,7 +49,8 @@ bool adoption_listen(struct adoption *a, const struct addr *real, bool close_aft
  * the main thread: it has gone over. */
 void adoption_send(struct adoption *a, struct snapshot *snapshot, loop_fn *done, void *ctx);
 void *adoption_ctx(const struct adoption *a);
-/* After done: whether the worker could listen everywhere; if not, it is closed there. */
+/* After done: whether there was memory for all of it. If not, the worker does not listen everywhere, or keeps its name
+ * servers. */
 bool adoption_good(const struct adoption *a);
 void adoption_free(struct adoption *a); /* after done, or never sent */
 

@@ -270,10 +270,9 @@ void sock_watch(struct sock *k, bool on)
 	if (!on || k->armed)
 		return;
 	k->armed = event_add(&k->read_event, NULL) == 0;
-	if (!k->armed) {
-		k->deaf = true; /* told from the loop, for this is the caller's own call */
-		loop_post(k->loop, &k->settled);
-	}
+	k->deaf = !k->armed;
+	if (k->deaf)
+		loop_post(k->loop, &k->settled); /* told from the loop, for this is the caller's own call */
 }
 
 void sock_close(struct sock *k, enum stream_close how, bool peer_ended, unsigned linger_ms)

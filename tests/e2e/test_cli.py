@@ -1,6 +1,7 @@
 """The other subcommands, and what a start says when it cannot be one."""
 
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -223,7 +224,12 @@ def test_serving_as_another_account(lab, start, tmp_path):
     proxy.write_config()
     start.launch(proxy)
     status_text = open(f"/proc/{proxy.process.pid}/status").read()
-    assert re.search(r"^Uid:\t(\d+)\t\1\t\1\t\1$", status_text, re.M) and "Uid:\t0" not in status_text
+    nobody = pwd.getpwnam("nobody")
+    fields = dict(line.split(":\t", 1) for line in status_text.splitlines() if ":\t" in line)
+    assert fields["Uid"].split() == [str(nobody.pw_uid)] * 4
+    assert fields["Gid"].split() == [str(nobody.pw_gid)] * 4, "root's group would open its files"
+    assert set(map(int, fields["Groups"].split())) == set(os.getgrouplist("nobody", nobody.pw_gid))
+    assert int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == 0 and fields["NoNewPrivs"] == "1"
     proxy.refused("127.0.0.1:9", user=None)
 
 

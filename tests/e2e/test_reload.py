@@ -4,6 +4,7 @@ import datetime
 import signal
 
 from client import connect_head
+from nameserver import NameServer
 from origin import echo
 from pki import write_htpasswd
 from wait import until
@@ -37,6 +38,14 @@ def test_new_rules(start, origin):
         assert alive(conn), "what the new rules permit goes on"
 
 
+def now():
+    return datetime.datetime.now(datetime.timezone.utc)
+
+
+def time_of(record):
+    return datetime.datetime.fromisoformat(record["time"].replace("Z", "+00:00"))
+
+
 def test_new_rules_revoke_what_they_refuse(start, origin):
     """Within a second of being in force, in all workers, whatever their number; nobody else notices."""
     proxy = start({"workers": 4})
@@ -44,17 +53,16 @@ def test_new_rules_revoke_what_they_refuse(start, origin):
     bobs = [proxy.tunnel(target, "bob") for _ in range(150)]
     with proxy.tunnel(target) as conn:
         reload(proxy, policy={"rules": [LAB | {"name": "alice-only", "users": ["alice"]}]})
+        proxy.said("the new configuration is in force")
+        in_force = now()
         for each in bobs:
             each.recv_all()
             assert each.end == "truncated"
-        proxy.said("the new configuration is in force")
-        in_force = datetime.datetime.now(datetime.timezone.utc)
         assert alive(conn)
         closes = [proxy.record_of(each) for each in bobs]
         assert {(close["reason"], close["status"], close["user"], close["rule"]) for close in closes} == {
             ("revoked", 200, "bob", "default")}
-        latest = max(datetime.datetime.fromisoformat(close["time"].replace("Z", "+00:00")) for close in closes)
-        assert latest - in_force < datetime.timedelta(seconds=1)
+        assert max(map(time_of, closes)) - in_force < datetime.timedelta(seconds=1)
     for each in bobs:
         each.close()
     assert proxy.record_of(conn)["rule"] == "alice-only", "the rule that lets it go on"
@@ -127,18 +135,100 @@ def test_another_htpasswd(start, origin):
     assert status(proxy, target) == 200
 
 
-def test_a_wrong_file_changes_nothing(start, origin):
+def refused(proxy):
+    """What is said about a reload that changes nothing."""
+    seen = len(proxy.lines)
+    proxy.signal(signal.SIGHUP)
+    until(lambda: any("nothing was changed" in line for line in proxy.lines[seen:]), "the refusal")
+    return "\n".join(proxy.lines[seen:])
+
+
+def test_a_wrong_file_changes_nothing_and_says_why(start, lab, origin, tmp_path):
     proxy = start()
     target = origin(echo).target
+    good, path = proxy.config_path.read_text(), proxy.config_path
+    chain, key = map(str, lab.certificates.proxy)
+    foreign = str(lab.certificates.other[1])
+    folder = str(proxy.audit)
     with proxy.tunnel(target) as conn:
-        good = proxy.config_path.read_text()
-        for bad in ("policy: { rules: [] }\nnonsense: 1\n", "listen: [\n", good.replace("users.htpasswd", "nowhere")):
-            seen = len(proxy.lines)
-            proxy.config_path.write_text(bad)
-            proxy.signal(signal.SIGHUP)
-            until(lambda: any("nothing was changed" in line for line in proxy.lines[seen:]), "the refusal")
+        for bad, words in {
+            "policy: { rules: [] }\nnonsense: 1\n": f"{path}:2:1: nonsense: ",
+            "listen: [\n": f"{path}:",
+            good.replace("users.htpasswd", "nowhere"): "nowhere: ",
+            good.replace(chain, "/nowhere/chain.pem"): "/nowhere/chain.pem",
+            good.replace(key, foreign): "does not belong",
+            good.replace(folder, "/nowhere/audit"): "audit: directory /nowhere/audit: ",
+            good.replace('"certificates"', '"ticket_secret": "/nowhere/secret", "certificates"'): "tls.ticket_secret: ",
+        }.items():
+            assert bad != good
+            path.write_text(bad)
+            said = refused(proxy)
+            assert words in said and "could not go back" not in said, said
             assert status(proxy, target) == 200
         assert alive(conn)
+        assert proxy.record_of(conn, "open")["status"] == 200
+    path.write_text(good)
+
+
+def test_a_ticket_secret_that_cannot_be_read_leaves_the_audit_where_it_was(start, origin, tmp_path):
+    proxy = start()
+    target = origin(echo).target
+    other = tmp_path / "other-audit"
+    other.mkdir()
+    before = proxy.config["audit"], proxy.config["tls"]
+    proxy.config.update(audit=before[0] | {"directory": str(other)}, tls=before[1] | {"ticket_secret": "/nowhere"})
+    proxy.write_config()
+    assert "could not go back" not in refused(proxy)
+    with proxy.tunnel(target) as conn:
+        assert proxy.record_of(conn, "open")["status"] == 200
+    proxy.config.update(audit=before[0], tls=before[1])
+    proxy.write_config()
+
+
+def test_the_audit_moves(start, origin, tmp_path):
+    proxy = start()
+    target = origin(echo).target
+    other = tmp_path / "other-audit"
+    other.mkdir()
+    with proxy.tunnel(target):
+        reload(proxy, audit=proxy.config["audit"] | {"directory": str(other), "node": "moved"})
+        proxy.said("in force")
+        proxy.audit = other
+        with proxy.tunnel(target) as conn:
+            assert proxy.record_of(conn, "open")["node"] == "moved"
+
+
+def test_what_else_a_reload_changes(start, origin, lab):
+    """Realm, deadlines, name servers, source address, limits, level of the log."""
+    proxy = start()
+    names = NameServer({"elsewhere.test": ["127.0.0.1"]})
+    seen = origin(echo)
+    try:
+        assert status(proxy, f"elsewhere.test:{seen.port}") == 502
+        reload(
+            proxy, auth=proxy.config["auth"] | {"realm": "another"}, deadlines={"drain": "5s", "head": "300ms"},
+            dns={"servers": [names.address]}, dial={"source_v4": "127.0.0.5"}, log={"level": "info"},
+            limits={"handshakes_per_prefix": "off", "unauthenticated_per_prefix": 3},
+        )
+        proxy.said("in force")
+        with proxy.open() as conn:
+            assert "another" in conn.ask(connect_head("127.0.0.1:9", None)).get("Proxy-Authenticate")
+        with proxy.tunnel(f"elsewhere.test:{seen.port}") as conn:
+            assert proxy.record_of(conn, "open")["local"] == "127.0.0.5"
+        with proxy.open() as conn:
+            conn.send(b"CONNECT")
+            assert conn.response().status == 408
+        strangers = [proxy.open() for _ in range(3)]
+        try:
+            proxy.open().close()
+            raise AssertionError("a fourth stranger is above the new limit")
+        except OSError:
+            pass
+        for each in strangers:
+            each.close()
+        assert any("auth_required" in line for line in proxy.lines), "level info"
+    finally:
+        names.close()
 
 
 def test_reloads_under_load_drop_nothing(start, origin):

@@ -47,7 +47,7 @@ def four(start):
     port = free_port()
     proxy = start({"workers": 4, "listen": [entry(port)]})
     yield proxy
-    proxy.baseline = proxy.descriptors()  # listening sockets have come and gone
+    in_force(proxy, listen=[entry(port)])  # as at the start, so no more descriptors than then
 
 
 def test_an_address_is_added_and_removed(four, origin):
@@ -105,6 +105,22 @@ def test_two_proxies_do_not_share_a_port_by_reload(start, lab, origin):
     assert "Address already in use" in said and "nothing was changed" in said
 
 
+def test_nor_beside_an_address_of_its_own_on_that_port(start):
+    """The same port on another address is no overlap: sharing it would take half of the other proxy's connections."""
+    port = free_port()
+    start({"listen": [entry(port)]})
+    two = start({"listen": [entry(port, "127.0.0.2")]})
+    said = in_force(two, listen=[entry(port, "127.0.0.2"), entry(port)])
+    assert "Address already in use" in said and "nothing was changed" in said
+
+
+def test_what_a_start_would_refuse_a_reload_refuses(start):
+    port = free_port()
+    proxy = start({"listen": [entry(port, "0.0.0.0")]})
+    said = in_force(proxy, listen=[entry(port, "0.0.0.0"), entry(port)])
+    assert "overlaps entry 1" in said and "nothing was changed" in said
+
+
 def test_from_every_address_to_one_and_back(start, ipv6, origin):
     """[::] takes IPv4 as well, so the old and the new address overlap while the one is opened and the other closed."""
     target = origin(echo).target
@@ -116,7 +132,7 @@ def test_from_every_address_to_one_and_back(start, ipv6, origin):
         at(proxy, port, "::1" if "[::1]" in listen["address"] else "127.0.0.1")
         assert status(proxy, target) == 200
     until(lambda: not listens(port), "IPv4 to be closed")
-    proxy.baseline = proxy.descriptors()
+    proxy.settle()
 
 
 def test_own_addresses_are_never_a_target(four, origin):
@@ -140,7 +156,17 @@ def test_ports_the_system_chose_stay(start, origin):
     assert status(proxy, target) == 200 and proxy.port == port
     in_force(proxy, listen=[entry(0)])
     assert status(proxy, target) == 200
-    proxy.baseline = proxy.descriptors()
+    proxy.settle()
+
+
+def test_a_port_by_its_number_or_by_chance_is_one_address(start, origin):
+    """No second socket for what is open already."""
+    target = origin(echo).target
+    proxy = start()
+    for listen in ([entry(proxy.port)], [entry(proxy.port), entry(0)], [entry(proxy.port)]):
+        in_force(proxy, listen=listen)
+        assert status(proxy, target) == 200
+    proxy.settle()
 
 
 def test_an_address_that_the_machine_gets_later_is_the_proxys_own(start):

@@ -1,5 +1,7 @@
 """The htpasswd file is watched: what replaces it is in force by itself, and what is broken changes nothing."""
 
+import resource
+
 import pytest
 from client import connect_head
 from origin import echo
@@ -74,6 +76,24 @@ def test_open_tunnels_of_a_removed_user_end(start, origin):
         assert proxy.record_of(mine)["reason"] == "revoked"
         other.send(b"hello")
         assert other.recv_exactly(5) == b"hello"
+
+
+def test_news_that_could_not_be_read_are_not_forgotten(start, origin):
+    """Without descriptors for a moment, a removed user must not stay for ever; and it is said once, not every second."""
+    proxy = start()
+    target = origin(echo).target
+    assert status(proxy, target, "alice") == 200
+    proxy.settle()
+    before = resource.prlimit(proxy.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(proxy.process.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        proxy.htpasswd.write_text(htpasswd_line("bob") + "\n")
+        proxy.said("not taken over")
+    finally:
+        resource.prlimit(proxy.process.pid, resource.RLIMIT_NOFILE, before)
+    becomes(proxy, target, 407, "alice")
+    assert status(proxy, target, "bob") == 200
+    assert sum("not taken over" in line for line in proxy.lines) == 1
 
 
 BROKEN = {

@@ -30,6 +30,9 @@ uint16_t addr_port(const struct addr *a);
 void addr_set_port(struct addr *a, uint16_t port);
 bool addr_equal(const struct addr *a, const struct addr *b); /* with port */
 bool addr_same_host(const struct addr *a, const struct addr *b); /* without port */
+/* As addresses to listen on, does one take connections meant for the other? Equal, or a wildcard beside the same port
+ * ([::] takes IPv4 as well). Port 0 overlaps nothing. */
+bool addr_overlaps(const struct addr *a, const struct addr *b);
 
 /* "1.2.3.4:80" / "[2001:db8::1]:80", "-" for no address; returns buf. */
 const char *addr_text(const struct addr *a, char buf[static ADDR_TEXT_SIZE]);

@@ -28,8 +28,8 @@ struct dns *dns_new(struct loop *loop, const struct conf *conf, struct dns_hosts
 void dns_free(struct dns *dns); /* no query may be pending, and not from inside a done */
 /* The settings of conf, its servers or those of /etc/resolv.conf as it is now (a small file, read here), and `hosts`
  * (taken over; NULL keeps those in force). The cache is emptied; queries under way are answered by the old servers, for
- * their waiters only. Out of memory: servers and settings stay, and the log says so. */
-void dns_reconfigure(struct dns *dns, const struct conf *conf, struct dns_hosts *hosts);
+ * their waiters only. False when out of memory: servers and settings stay. */
+bool dns_reconfigure(struct dns *dns, const struct conf *conf, struct dns_hosts *hosts);
 
 /* The result is valid during the call. The query is gone already when it is called; it may resolve and cancel. */
 typedef void dns_done_fn(void *ctx, enum reason verdict, const struct dns_result *result);

@@ -1,4 +1,4 @@
-/* A two-way byte stream as relay and http see it: TCP, TLS, later an HTTP/2 stream, and one in memory for tests.
+/* A two-way byte stream as relay and http see it: TCP, TLS, and one in memory for tests.
  * libevent's and OpenSSL's traps stay behind this interface.
  *
  * Writing: bytes go out at once while nothing is queued; what blocks is queued. Whoever writes looks at stream_queued

@@ -297,3 +297,32 @@ Test(addr, prefixes)
 		cr_expect(cidr_contains(&c, &a));
 	}
 }
+
+Test(addr, overlaps)
+{
+	static const struct {
+		const char *a, *b;
+		bool overlap;
+	} rows[] = {
+		{ "127.0.0.1:80", "127.0.0.1:80", true },
+		{ "127.0.0.1:80", "127.0.0.2:80", false },
+		{ "127.0.0.1:80", "127.0.0.1:81", false },
+		{ "0.0.0.0:80", "127.0.0.1:80", true },
+		{ "0.0.0.0:80", "127.0.0.1:81", false },
+		{ "0.0.0.0:80", "[::1]:80", false },
+		{ "[::]:80", "[::1]:80", true },
+		{ "[::]:80", "127.0.0.1:80", true },
+		{ "[::]:80", "0.0.0.0:80", true },
+		{ "[::1]:80", "[::2]:80", false },
+		{ "[::]:0", "0.0.0.0:0", false },
+		{ "127.0.0.1:0", "127.0.0.1:0", false },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct addr a, b;
+
+		cr_assert(addr_parse(&a, slice_of(rows[i].a)) && addr_parse(&b, slice_of(rows[i].b)));
+		cr_expect_eq(addr_overlaps(&a, &b), rows[i].overlap, "%s %s", rows[i].a, rows[i].b);
+		cr_expect_eq(addr_overlaps(&b, &a), rows[i].overlap, "%s %s", rows[i].b, rows[i].a);
+	}
+}

@@ -293,8 +293,8 @@ Test(conf, workers_auto)
 Test(conf, one_port_on_several_addresses)
 {
 	static const char *const fine[] = {
-		"listen: [\"127.0.0.1:81\", \"127.0.0.2:81\"]\n", "listen: [\"0.0.0.0:81\", \"127.0.0.1:81\", \"[::1]:81\"]\n",
-		"listen: [\"[::]:81\", \"127.0.0.1:81\"]\n", "listen: [\"127.0.0.1:0\", \"127.0.0.1:0\"]\n",
+		"listen: [\"127.0.0.1:81\", \"127.0.0.2:81\"]\n", "listen: [\"0.0.0.0:81\", \"127.0.0.1:82\", \"[::1]:81\"]\n",
+		"listen: [\"127.0.0.1:0\", \"127.0.0.1:0\"]\n",
 	};
 	static const struct conf_option twice[] = { { "listen", "127.0.0.1:81" }, { "listen", "127.0.0.1:81" } };
 	char *messages;

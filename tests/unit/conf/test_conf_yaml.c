@@ -102,8 +102,11 @@ static const struct {
 	{ "http: { pac: on }\n", "t.yaml:1:14: http.pac: \"on\"" PAC },
 	/* the whole */
 	{ "listen:\n  - \"[::]:443\"\n  - 0.0.0.0:443\n  - 127.0.0.1:0\n  - 127.0.0.1:0\n",
-		"t.yaml:3:5: listen[2]: 0.0.0.0:443 is taken already, for [::] takes IPv4 as well, by entry 1; leave one of them "
-		"out\n" },
+		"t.yaml:3:5: listen[2]: 0.0.0.0:443 overlaps entry 1: 0.0.0.0 takes all of IPv4, and [::] all addresses; leave "
+		"one of them out\n" },
+	{ "listen: [\"[::1]:443\", \"0.0.0.0:443\", \"[::1]:444\", \"192.0.2.1:443\"]\n",
+		"t.yaml:1:51: listen[4]: 192.0.2.1:443 overlaps entry 2: 0.0.0.0 takes all of IPv4, and [::] all addresses; leave "
+		"one of them out\n" },
 	{ "listen: [\"[::1]:443\", \"[::1]:444\", \"[::1]:443\"]\n",
 		"t.yaml:1:36: listen[3]: [::1]:443 is listened on already by entry 1; leave one of them out\n" },
 	{ "http: { request_line: 64KiB, head: 32KiB }\n",

@@ -313,6 +313,44 @@ Test(loop, turns_do_not_starve_descriptors)
 	close(ends[1]);
 }
 
+static void busy_again(void *ctx)
+{
+	struct again *a = ctx;
+	uint64_t until = clock_mono_us() + 20000;
+
+	while (clock_mono_us() < until)
+		;
+	a->runs++;
+	loop_post(loop, &a->task);
+}
+
+static void burn_and_count(void *ctx)
+{
+	burn(NULL);
+	if (++*(unsigned *)ctx == 60)
+		loop_stop(loop);
+}
+
+/* Tunnels that make each pass long must not leave handshakes one step a pass: they get a share of it. */
+Test(loop, long_passes_do_not_starve_turns)
+{
+	struct again a = { .most = 1 };
+	struct loop_task many[60];
+	unsigned done = 0;
+
+	loop_task_init(&a.task, busy_again, &a);
+	spend_this_pass();
+	for (size_t i = 0; i < 60; i++) {
+		loop_task_init(&many[i], burn_and_count, &done);
+		cr_assert_not(loop_take_turn(loop, &many[i], i));
+	}
+	loop_post(loop, &a.task);
+	loop_run(loop);
+	cr_assert_eq(done, 60u);
+	cr_assert_lt(a.runs, 30u, "%u busy passes for 60 turns", a.runs);
+	loop_unpost(loop, &a.task);
+}
+
 /* --- burials --- */
 
 struct body {

@@ -149,8 +149,16 @@ Test(listener, the_wildcard_takes_ipv4)
 	listener_stop(l);
 }
 
-/* A close resets what waits in the queue. */
-Test(listener, stopping_accepts_what_is_queued)
+static unsigned closings;
+
+static void on_closed(void *ctx)
+{
+	cr_assert_eq(ctx, &accepted);
+	closings++;
+}
+
+/* A close resets what waits in the queue. And many may wait there: they must not all be served in one turn. */
+Test(listener, closing_accepts_what_is_queued_some_in_each_turn)
 {
 	struct addr a = at("127.0.0.1:0");
 	struct listener *l;
@@ -162,7 +170,13 @@ Test(listener, stopping_accepts_what_is_queued)
 	for (size_t i = 0; i < CLIENTS; i++)
 		clients[i] = connect_to(&a);
 	cr_assert_eq(accepted_n, 0u);
-	listener_stop(l);
+	closings = 0;
+	listener_close(l, on_closed);
+	cr_assert_eq(accepted_n, 0u);
+	cr_assert_eq(loop_held(loop), 1u);
+	UNTIL(loop, closings > 0);
+	cr_assert_eq(closings, 1u);
+	cr_assert_eq(loop_held(loop), 0u);
 	cr_assert_eq(accepted_n, (size_t)CLIENTS);
 	for (size_t i = 0; i < CLIENTS; i++) {
 		cr_assert_eq(send(accepted[i], "x", 1, MSG_NOSIGNAL), 1);
