@@ -111,7 +111,7 @@ static void on_work(evutil_socket_t fd ADIT_UNUSED, short what ADIT_UNUSED, void
 	take_turns(loop);
 	loop->passed_us = TAILQ_EMPTY(&loop->waiting) ? 0 : clock_mono_us();
 	bury(loop, clock_mono_us() + BURIALS_US);
-	if (!TAILQ_EMPTY(&loop->tasks) || loop->turns_us > 0 || !STAILQ_EMPTY(&loop->graves))
+	if (!TAILQ_EMPTY(&loop->tasks) || !TAILQ_EMPTY(&loop->waiting) || !STAILQ_EMPTY(&loop->graves))
 		wake(loop);
 }
 
@@ -308,7 +308,9 @@ bool loop_take_turn(struct loop *loop, struct loop_task *task, unsigned long lon
 		begun = clock_mono_us();
 		task->fn(task->ctx);
 		loop->turns_us += clock_mono_us() - begun + 1;
-		wake(loop); /* begins the next pass's account */
+		/* The account goes on until it is used up: a pass made for a lone handshake would cost a poll. */
+		if (loop->turns_us >= TURNS_US)
+			wake(loop);
 		return true;
 	}
 	task->queued = true;

@@ -30,7 +30,7 @@ struct loop {
 	struct task_list tasks;
 	struct loop_lane lanes[LOOP_LANES];
 	struct lane_list waiting; /* lanes that have tasks, the next one first */
-	uint64_t turns_us; /* what turns have taken in this pass */
+	uint64_t turns_us; /* what turns have taken since the work event ran last */
 	uint64_t passed_us; /* when the last pass's turns ended, if some had to wait then; else 0 */
 	struct grave_list graves;
 
