@@ -20,11 +20,12 @@ from proxy import binary
 from wait import until
 
 # Below this the ratio says nothing. A quiet set-up takes 3 ms and some wake-ups of five threads in two processes; on two
-# cores that others use as well, under AddressSanitizer, a single one of these may come some 10 ms late, quiet or not. The
-# faults this is for are of another size: one pass over 2,000 handshakes holds a loop for seconds.
+# cores that others use as well a single one of these may come some ms late, and under AddressSanitizer some 10 ms, quiet
+# or not. The faults this is for are of another size: one pass over 2,000 handshakes holds a loop for seconds.
 # ThreadSanitizer is several times slower still, and its bookkeeping grows with the time that it runs.
-TSAN = binary() is not None and b"__tsan_init" in binary().read_bytes()
-FLOOR_S = 0.15 if TSAN else 0.03
+PROGRAM = binary().read_bytes() if binary() else b""
+TSAN = b"__tsan_init" in PROGRAM
+FLOOR_S = 0.15 if TSAN else 0.03 if b"__asan_init" in PROGRAM else 0.01
 RATIO = 2
 
 # A neighbour's burst of work spoils one round of many, a loop that is held up all of them: so the ratio has to hold in
