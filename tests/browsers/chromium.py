@@ -8,6 +8,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+from wait import until
+
 START_S = 60
 REPLY_S = 80
 
@@ -100,4 +102,15 @@ class Chromium:
         return self.command("run", expression=expression)
 
     def screenshot(self, path):
-        self.command("screenshot", path=str(path))
+        """Chromium cannot take one while it puts another page, such as that of an error, in the place of the last."""
+
+        def taken():
+            try:
+                self.command("screenshot", path=str(path))
+                return True
+            except AssertionError as problem:
+                if "Unable to capture screenshot" not in str(problem):
+                    raise
+                return False
+
+        until(taken, "a screenshot")
