@@ -50,6 +50,14 @@ def environment(extra=None):
     return env
 
 
+def _has_sanitizer():
+    program = binary().read_bytes() if binary() else b""
+    return b"__asan_init" in program or b"__tsan_init" in program
+
+
+PROGRAM_HAS_SANITIZER = _has_sanitizer()
+
+
 def adit(*arguments, text=None, timeout=60, env=None):
     """Runs a subcommand to its end."""
     return subprocess.run(
