@@ -12,6 +12,9 @@
 #include <stdio.h>
 #include <time.h>
 
+/* A file that is written again and again is read at the latest then. */
+enum { SETTLING_LOOKS = 5 };
+
 static void say_errors(const struct conf_errors *errors)
 {
 	for (size_t i = 0; i < errors->count; i++)
@@ -361,6 +364,7 @@ static void commit(struct server *s, struct fresh *f)
 	doors_fini(&s->doors);
 	s->doors = f->doors;
 	s->htpasswd = f->htpasswd;
+	s->users_settling = 0;
 	s->users_unread = false;
 	s->unfollowed = NULL;
 	tls_context_unref(f->tls);
@@ -438,7 +442,10 @@ void server_look(struct server *s)
 {
 	if (s->adopting > 0)
 		return;
-	if (watch_changed(&s->htpasswd)) {
+	if (watch_changed(&s->htpasswd) && ++s->users_settling < SETTLING_LOOKS)
+		return; /* somebody may still be writing: half a file would cost users their tunnels */
+	if (s->users_settling > 0) {
+		s->users_settling = 0;
 		s->users_unread = false;
 		follow_htpasswd(s);
 	} else if (s->users_unread) {

@@ -22,6 +22,7 @@ struct server {
 	size_t worker_count, ended;
 	struct event *signals[SERVER_SIGNALS];
 	struct watch htpasswd, hosts, resolv;
+	unsigned users_settling; /* looks at which the htpasswd file was another one; 0: it is as it was read */
 	bool users_unread; /* the htpasswd file has changed and could not be got at */
 	const char *unfollowed; /* what has changed and there was no memory to follow; NULL: nothing */
 	bool unfollowed_names;

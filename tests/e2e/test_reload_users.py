@@ -1,6 +1,7 @@
 """The htpasswd file is watched: what replaces it is in force by itself, and what is broken changes nothing."""
 
 import resource
+import time
 
 import pytest
 from client import connect_head
@@ -76,6 +77,22 @@ def test_open_tunnels_of_a_removed_user_end(start, origin):
         assert proxy.record_of(mine)["reason"] == "revoked"
         other.send(b"hello")
         assert other.recv_exactly(5) == b"hello"
+
+
+def test_half_a_file_costs_nobody_a_tunnel(start, origin):
+    """As Apache's htpasswd writes it: emptied, then filled. Read in between, it would have users missing."""
+    proxy = start()
+    target = origin(echo).target
+    whole = proxy.htpasswd.read_text() + htpasswd_line("carol") + "\n"
+    with proxy.tunnel(target) as conn:
+        begun = time.monotonic()
+        while time.monotonic() - begun < 2.5:  # two looks at least, and each finds another half
+            proxy.htpasswd.write_text(htpasswd_line("bob") + "\n" + "#" * int((time.monotonic() - begun) * 1000) + "\n")
+            time.sleep(0.05)
+        proxy.htpasswd.write_text(whole)
+        becomes(proxy, target, 200, "carol")
+        conn.send(b"hello")
+        assert conn.recv_exactly(5) == b"hello"
 
 
 def test_news_that_could_not_be_read_are_not_forgotten(start, origin):
