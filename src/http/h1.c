@@ -38,7 +38,6 @@ struct h1 {
 	char *buf;
 	size_t size, have;
 	size_t rest_at; /* where the bytes behind the head begin */
-	char *line; /* method and target, kept for records */
 	bool keep_alive, body_expected, first, drain;
 	unsigned long long started_ms;
 };
@@ -74,6 +73,7 @@ static void h1_forget(struct request *r)
 	mem_burn(h->buf, h->rest_at);
 	r->credentials = (struct slice){ 0 };
 	stream_secret(h->stream, false);
+	stream_ahead(h->stream, true);
 }
 
 /* Ready for the next head on this connection; bytes that came early are kept. */
@@ -87,10 +87,10 @@ static void next_head(struct h1 *h)
 	mem_burn(h->buf + rest, h->have - rest);
 	h->have = rest;
 	h->rest_at = 0;
-	mem_free(h->line);
-	h->line = NULL;
+	request_clear(&h->request);
 	head_init(&h->parser);
 	stream_secret(h->stream, true);
+	stream_ahead(h->stream, false);
 	h->state = H1_STATE_HEAD;
 	h->first = false;
 	if (!deadline_set(&h->deadline, rest > 0 ? h->conf->deadlines.head : h->conf->deadlines.keepalive)) {
@@ -164,54 +164,21 @@ static const struct request_ops ops = {
 
 /* --- reading heads --- */
 
-/* A refused target may hold a password before an '@' (RFC 3986 3.2.1): that part is for no record and no log. */
-static struct slice without_userinfo(struct slice target)
-{
-	const char *at = memrchr(target.p, '@', target.n);
-
-	return at ? (struct slice){ at + 1, (size_t)(target.p + target.n - at) - 1 } : target;
-}
-
-/* Keeps what the record needs beyond the head's buffer. */
-static bool keep_line(struct h1 *h, const struct head *head)
-{
-	struct request *r = &h->request;
-	struct slice target = r->fault != REASON_OK && head->target.n > 0 ? without_userinfo(head->target) : head->target;
-	size_t m = head->method_text.n, t = target.n;
-
-	h->line = mem_alloc(m + t + 1);
-	if (!h->line)
-		return false;
-	if (m > 0)
-		memcpy(h->line, head->method_text.p, m);
-	if (t > 0)
-		memcpy(h->line + m, target.p, t);
-	r->method_text = (struct slice){ h->line, m };
-	r->target = (struct slice){ h->line + m, t };
-	r->path = head->form == HEAD_FORM_ORIGIN ? r->target : (struct slice){ 0 };
-	return true;
-}
-
 static void begin_request(struct h1 *h, const struct head *head, enum reason fault)
 {
 	struct request *r = &h->request;
 	void *object;
+	bool kept;
 
-	*r = (struct request){ .ops = &ops, .client = r->client, .conf = h->conf, .fault = fault };
-	r->protocol = fault == REASON_OK && head->minor_version == 0 ? "http/1.0" : "http/1.1";
-	r->method = head->method;
-	r->form = head->form;
-	r->has_authority = head->has_authority;
-	r->authority = head->authority;
-	r->has_credentials = head->has_proxy_authorization;
-	r->credentials = head->proxy_authorization;
+	*r = (struct request){ .ops = &ops, .client = r->client, .conf = h->conf };
+	kept = request_fill(r, head, fault, head->minor_version == 0 && fault == REASON_OK ? "http/1.0" : "http/1.1");
 	h->keep_alive = head->keep_alive;
 	h->body_expected = head->chunked || head->content_length > 0;
 	h->rest_at = fault == REASON_OK ? head->head_bytes : h->have;
 	stream_pause(h->stream, STREAM_PAUSE_IDLE);
 	deadline_clear(&h->deadline);
 	h->state = H1_STATE_REQUEST;
-	if (!keep_line(h, head)) {
+	if (!kept) {
 		close_stream(h, STREAM_CLOSE_ABORT);
 		stats_reason(REASON_NO_MEMORY);
 		return;
@@ -393,7 +360,7 @@ void h1_free(struct h1 *h)
 	ADIT_ASSERT(h->state == H1_STATE_CLOSED && !h->object);
 	deadline_fini(&h->deadline);
 	wipe_buffer(h);
-	mem_free(h->line);
+	request_clear(&h->request);
 	conf_unref(h->conf);
 	OBJ_FINI(h);
 	mem_free(h);

@@ -108,6 +108,11 @@ size_t stream_queued(const struct stream *s)
 	return s->ops->queued(s);
 }
 
+size_t stream_room(const struct stream *s)
+{
+	return s->ops->room ? s->ops->room(s) : SIZE_MAX;
+}
+
 void stream_finish(struct stream *s)
 {
 	OBJ_CHECK(s, STREAM_MAGIC);
@@ -144,6 +149,12 @@ void stream_secret(struct stream *s, bool on)
 {
 	if (s->ops->secret)
 		s->ops->secret(s, on);
+}
+
+void stream_ahead(struct stream *s, bool on)
+{
+	if (s->ops->ahead)
+		s->ops->ahead(s, on);
 }
 
 enum stream_fault stream_fault(const struct stream *s)

@@ -384,8 +384,6 @@ static bool tls_pending(const struct stream *s)
 	return SSL_has_pending(of(s)->ssl) == 1;
 }
 
-/* Read-ahead saves calls on a relay, but what has been read ahead is worked off inside one SSL_read: a stranger gets
- * record by record, so that the limit on control messages stops him at once. */
 static void tls_secret(struct stream *s, bool on)
 {
 	SSL *ssl = of(s)->ssl;
@@ -394,7 +392,13 @@ static void tls_secret(struct stream *s, bool on)
 		SSL_set_options(ssl, SSL_OP_CLEANSE_PLAINTEXT);
 	else
 		SSL_clear_options(ssl, SSL_OP_CLEANSE_PLAINTEXT);
-	SSL_set_read_ahead(ssl, !on);
+}
+
+/* Read-ahead saves calls on a relay, but what has been read ahead is worked off inside one SSL_read: a stranger gets
+ * record by record, so that the limit on control messages stops him at once. */
+static void tls_ahead(struct stream *s, bool on)
+{
+	SSL_set_read_ahead(of(s)->ssl, on);
 }
 
 static void tls_cork(struct stream *s, bool on)
@@ -428,6 +432,7 @@ static const struct stream_ops tls_ops = {
 	.pending = tls_pending,
 	.secret = tls_secret,
 	.cork = tls_cork,
+	.ahead = tls_ahead,
 	.close = tls_close,
 };
 

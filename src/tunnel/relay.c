@@ -122,11 +122,18 @@ static bool forward(struct flow *f, const char *p, size_t n)
 static void pump(struct flow *f)
 {
 	struct relay *r = f->relay;
-	size_t n = 0;
+	size_t n = 0, room;
 
 	if (r->ended || f->eof)
 		return;
-	switch (stream_read(f->from, r->limits.buffer, r->limits.buffer_bytes, &n)) {
+	room = stream_room(f->to);
+	if (room == 0) {
+		block(f);
+		return;
+	}
+	if (room > r->limits.buffer_bytes)
+		room = r->limits.buffer_bytes;
+	switch (stream_read(f->from, r->limits.buffer, room, &n)) {
 	case STREAM_IO_OK:
 		break;
 	case STREAM_IO_AGAIN:
@@ -147,7 +154,7 @@ static void pump(struct flow *f)
 	}
 	if (stream_queued(f->to) > 0)
 		block(f);
-	else if (n == r->limits.buffer_bytes)
+	else if (n == room)
 		stream_more(f->from);
 }
 

@@ -335,6 +335,7 @@ static void step(struct script *s)
 	case 'u' & 0x1f:
 		if (is_open())
 			stream_secret(now.stream, script_digit(s) & 1);
+			stream_ahead(now.stream, script_digit(s) & 1);
 		break;
 	case 'v' & 0x1f: client_sends(WIRE_MAX); break;
 	case 'w' & 0x1f: client_writes(size_of(script_digit(s))); break;

@@ -8,6 +8,7 @@
 #include "adit/audit/audit.h"
 #include "adit/base/addr.h"
 #include "adit/conf/conf.h"
+#include "adit/http/body.h"
 #include "adit/http/head.h"
 #include "adit/http/response.h"
 #include "adit/stream/stream.h"
@@ -31,6 +32,10 @@ struct request_ops {
 	void (*respond)(struct request *r, const struct response *response);
 	struct stream *(*accept)(struct request *r);
 	void (*end)(struct request *r);
+	/* absolute form only */
+	struct stream *(*exchange)(struct request *r);
+	bool (*interim)(struct request *r, int status, struct slice fields);
+	bool (*reply)(struct request *r, int status, struct slice fields, struct framing framing);
 };
 
 struct request {
@@ -47,6 +52,15 @@ struct request {
 	struct authority authority;
 	bool has_credentials;
 	struct slice credentials; /* Proxy-Authorization's value; until request_forget */
+
+	/* absolute form: the head that goes to the target (no credential is in it), and how the body behind it is sent */
+	struct slice forward;
+	struct framing framing;
+	bool upgrade; /* a 101 may answer it */
+	struct slice trailers; /* behind the body, once its end has been read: field lines that may pass */
+	struct slice reply_trailers; /* set by the handler before it finishes the response's body; its own memory */
+
+	char *line, *forward_text; /* request.c's: what the slices above point into */
 };
 
 struct http_handler {
@@ -81,5 +95,35 @@ static inline void request_end(struct request *r)
 {
 	r->ops->end(r);
 }
+
+/* An exchange: the request is forwarded. The client's side as a stream of bodies, attached to nobody: what is read is
+ * the request's body, up to its end; what is written (after request_reply) is the response's, and stream_finish is its
+ * end. Until request_reply the handler may still request_respond, which closes this stream as well.
+ * After the reply: stream_close(FLUSH) when the response was finished, else any other close, which breaks the message
+ * so that the client sees it; then request_end. NULL: as with request_accept. */
+static inline struct stream *request_exchange(struct request *r)
+{
+	return r->ops->exchange(r);
+}
+
+/* 1xx but 101, passed on where the client's version has it. `fields`: lines that may pass. False: out of memory, or the
+ * client is gone: the stream of the exchange is broken. */
+static inline bool request_interim(struct request *r, int status, struct slice fields)
+{
+	return r->ops->interim(r, status, fields);
+}
+
+/* The final response's head; 101 when r->upgrade: both sides of the stream are raw bytes from here on. */
+static inline bool request_reply(struct request *r, int status, struct slice fields, struct framing framing)
+{
+	return r->ops->reply(r, status, fields, framing);
+}
+
+/* --- for http --- */
+
+/* Everything that is known from a head; copies what must outlive the head's buffer but the credentials. `protocol` is
+ * a constant. False: out of memory. */
+bool request_fill(struct request *r, const struct head *head, enum reason fault, const char *protocol) ADIT_MUST_USE;
+void request_clear(struct request *r);
 
 #endif

@@ -38,7 +38,7 @@ enum stream_pause {
 
 struct stream_handler {
 	void (*on_readable)(void *ctx); /* bytes, the end or a fault can be read; only while not paused */
-	void (*on_drained)(void *ctx); /* the queue became empty, and the FIN has left when stream_finish was called */
+	void (*on_drained)(void *ctx); /* the queue is empty and there is room; after stream_finish: the FIN has left */
 	void (*on_fault)(void *ctx); /* writing failed while bytes were queued; see stream_fault */
 };
 
@@ -59,6 +59,8 @@ struct stream_ops {
 	bool (*pending)(const struct stream *s); /* bytes wait above the descriptor: no event will tell; may be NULL */
 	void (*secret)(struct stream *s, bool on); /* may be NULL */
 	void (*cork)(struct stream *s, bool on); /* may be NULL */
+	size_t (*room)(const struct stream *s); /* may be NULL: any number of bytes */
+	void (*ahead)(struct stream *s, bool on); /* may be NULL */
 	void (*close)(struct stream *s, enum stream_close how); /* frees in the end, calling stream_closed */
 };
 
@@ -95,6 +97,9 @@ bool stream_write(struct stream *s, const void *data, size_t n) ADIT_MUST_USE;
  * to the loop; a fault shows at the next write. */
 void stream_cork(struct stream *s, bool on);
 size_t stream_queued(const struct stream *s);
+/* How many bytes it makes sense to write now, where the other side or a budget bounds that (h2's windows); 0: none,
+ * on_drained will tell. SIZE_MAX: any number. Who writes more has it queued. */
+size_t stream_room(const struct stream *s);
 /* No more writes: FIN after what is queued (TLS: close_notify, then FIN). Reading goes on. Idempotent. */
 void stream_finish(struct stream *s);
 
@@ -103,6 +108,8 @@ void stream_resume(struct stream *s, unsigned bits);
 
 /* Plaintext copies inside libraries are wiped while on (RFC-less care for credentials). */
 void stream_secret(struct stream *s, bool on);
+/* Whether more may be taken from the peer at once than is asked for: cheaper for many bytes, and not for strangers. */
+void stream_ahead(struct stream *s, bool on);
 
 enum stream_fault stream_fault(const struct stream *s);
 /* The end came without the peer's proper good-bye (TLS: FIN without close_notify). */

@@ -722,6 +722,7 @@ Test(tls_stream, a_flood_of_key_updates_that_was_read_ahead_is_ended_amid_it)
 
 	begin(TLS1_3_VERSION, false);
 	stream_secret(s, false);
+	stream_ahead(s, true);
 	answers = 0;
 	SSL_set_msg_callback(client, on_message);
 	for (size_t flood = 0; flood < 500; flood++)
@@ -738,6 +739,7 @@ Test(tls_stream, key_updates_between_data_are_fine)
 {
 	begin(TLS1_3_VERSION, false);
 	stream_secret(s, false);
+	stream_ahead(s, true);
 	stream_resume(s, STREAM_PAUSE_IDLE);
 	for (unsigned round = 0; round < 4; round++) {
 		seen.n = 0;
@@ -865,6 +867,7 @@ Test(tls_stream, plaintext_is_wiped_inside_openssl_while_it_is_secret)
 		for (size_t i = 0; i < SECRET_BYTES; i++)
 			masked[i] = (unsigned char)((i * i * 37 + i * 11 + (size_t)secret * 101) ^ MASK);
 		stream_secret(s, secret);
+		stream_ahead(s, !secret);
 		for (size_t i = 0; i < SECRET_BYTES; i++)
 			word[i] = masked[i] ^ MASK;
 		cr_assert_eq(SSL_write_ex(client, word, SECRET_BYTES, &n), 1);
