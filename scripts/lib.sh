@@ -5,10 +5,11 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # What the program needs to be built: a package, or COMMAND=PACKAGE when any package with that command will do.
 build_needs="gcc=gcc libc6-dev make=make autoconf=autoconf aclocal=automake pkg-config=pkg-config
-	libssl-dev libevent-dev libcrypt-dev libc-ares-dev libyaml-dev openssl=openssl"
+	libssl-dev libevent-dev libcrypt-dev libc-ares-dev libyaml-dev libnghttp2-dev openssl=openssl"
 # What the tests need besides.
-test_needs="libcriterion-dev libsystemd-dev python3 python3-pytest curl=curl git=git htpasswd=apache2-utils
-	ps=procps ss=iproute2 man=man-db python3-cryptography python3-requests strace=strace logrotate jq=jq"
+test_needs="libcriterion-dev libsystemd-dev python3 python3-pytest python3-hpack curl=curl git=git
+	htpasswd=apache2-utils ps=procps ss=iproute2 man=man-db python3-cryptography python3-requests strace=strace
+	logrotate jq=jq"
 # What continuous integration needs besides: a second compiler, and clients that are large or bring services with them.
 ci_needs="clang=clang xz=xz-utils go=golang-go node=nodejs npm=npm python3-pip proxytunnel=proxytunnel
 	ssh=openssh-client openssh-server fail2ban systemd-analyze=systemd"

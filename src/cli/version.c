@@ -4,6 +4,7 @@
 #include <ares.h>
 #include <crypt.h>
 #include <event2/event.h>
+#include <nghttp2/nghttp2.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
 #include <yaml.h>
@@ -19,6 +20,7 @@ void version_print(void)
 	printf("libevent %s\n", event_get_version());
 	printf("c-ares %s\n", ares_version(NULL));
 	printf("libyaml %s\n", yaml_get_version_string());
+	printf("libnghttp2 %s\n", nghttp2_version(0)->version_str);
 #ifdef XCRYPT_VERSION_STR
 	printf("libxcrypt %s\n", XCRYPT_VERSION_STR);
 #endif

@@ -200,7 +200,7 @@ static const char reference_tail[] =
 	"policy:\n  rules:\n"
 	"    \\- { name: lab,  action: allow, to: [loopback, 10.20.0.0/16, \"*.lab.example\"], ports: [any] }\n"
 	"    \\- { name: mail, action: deny,  to: [any], ports: [25, 465, 587] }\n"
-	"    \\- { name: web,  action: allow, to: [any], ports: [443] }\n"
+	"    \\- { name: web,  action: allow, to: [any] }\n"
 	".fi\n"
 	".SH SEE ALSO\n.BR adit (8)\n";
 

@@ -11,7 +11,7 @@ enum {
 	CONF_FILE_MAX_BYTES = 1024 * 1024,
 	CONF_DEPTH_MAX = 16, /* of collections in the file; the table needs 5 */
 	CONF_ERRORS_MAX = 50,
-	CONF_ROWS_MAX = 96,
+	CONF_ROWS_MAX = 112,
 	CONF_LABEL_SIZE = 128,
 	CONF_WHY_SIZE = 512,
 	CONF_TEXT_SIZE = 64, /* a scalar's value as text, strings aside */

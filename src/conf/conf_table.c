@@ -37,6 +37,8 @@ static const struct conf_row rows[] = {
 		.standard = "on",
 		.doc = "Whether an HTTP/1.1 connection is closed after a refused CONNECT, 407 included (RFC 9931): "
 			"the bytes of a client that did not wait for the answer are then never taken for a request." },
+	{ .key = "listen[].http2", .type = CONF_BOOL, MEMBER(struct conf_listen, http2), .standard = "on",
+		.doc = "Whether HTTP/2 is offered (ALPN h2, beside http/1.1). A client that offers both gets HTTP/2." },
 
 	SECTION("tls", "TLS towards the clients."),
 	{ .key = "tls.certificates", .type = CONF_LIST, LIST(struct conf, tls.certificates, tls.certificate_count),
@@ -98,10 +100,11 @@ static const struct conf_row rows[] = {
 
 	SECTION("policy", "Who may reach what."),
 	{ .key = "policy.rules", .type = CONF_LIST, LIST(struct conf, policy.rules, policy.rule_count),
-		.items = &conf_rules_rules, .standard = "[{ name: web, action: allow, to: [any], ports: [443] }]", .most = 4096,
+		.items = &conf_rules_rules, .standard = "[{ name: web, action: allow, to: [any] }]", .most = 4096,
 		.doc = "Rules in order; the first that matches decides, and what none matches is denied. Without "
-			"this key the one rule shown as the default holds: every user reaches port 443 of every "
-			"public address. The empty list [] denies everything." },
+			"this key the one rule shown as the default holds: every user reaches every public address, by "
+			"CONNECT on port 443 and by forwarded http:// requests on ports 80 and 443. The empty list [] "
+			"denies everything." },
 	{ .key = "policy.rules[].name", .type = CONF_STRING, MEMBER(struct conf_rule, name), .string = CONF_STRING_RULE,
 		.doc = "The name that stands in records and refusals. Default: rule-N, by its place." },
 	{ .key = "policy.rules[].action", .type = CONF_CHOICE, MEMBER(struct conf_rule, allow), .choices = "deny|allow",
@@ -119,7 +122,8 @@ static const struct conf_row rows[] = {
 			"(rfc1918, ula, cgnat) only, and *.x none of them." },
 	{ .key = "policy.rules[].ports", .type = CONF_LIST, LIST(struct conf_rule, ports, port_count),
 		.items = &conf_rules_ports, .flags = CONF_FILLED, .most = 1024,
-		.doc = "Ports: 443, 8000-8100, or any. Without it: 443." },
+		.doc = "Ports: 443, 8000-8100, or any. Without it: 443 for CONNECT, 80 and 443 for forwarded http:// "
+			"requests." },
 
 	SECTION("dns", "Resolving names."),
 	{ .key = "dns.servers", .type = CONF_LIST, LIST(struct conf, dns.servers, dns.server_count),
@@ -154,6 +158,33 @@ static const struct conf_row rows[] = {
 			"answered, without a login, with a proxy auto-configuration file that sends everything through "
 			"https://HOST:PORT, so that a browser needs one URL: https://HOST:PORT/proxy.pac. The name "
 			"must be in the certificate." },
+
+	SECTION("http2", "HTTP/2: what one connection may have. The limits of http hold for its requests, too."),
+	{ .key = "http2.streams", .type = CONF_COUNT, AT(http2.streams), .standard = "256", .least = 1, .most = 10000,
+		.doc = "Concurrent streams of a connection: tunnels and requests. A client that opens more has the "
+			"stream refused, and may try again." },
+	{ .key = "http2.header_list", .type = CONF_SIZE, AT(http2.header_list_bytes), .standard = "32KiB",
+		.least = KIB, .most = MIB, .doc = "The largest header list of a request; beyond it: 431." },
+	{ .key = "http2.window", .type = CONF_SIZE, AT(http2.window_bytes), .standard = "24MiB", .least = MIB,
+		.most = 1024 * MIB,
+		.doc = "The sum of the stream windows that one connection may be told of: what its client can send at "
+			"most while no target takes anything." },
+	{ .key = "http2.stream_window", .type = CONF_SIZE, AT(http2.stream_window_bytes), .standard = "4MiB",
+		.least = 64 * KIB, .most = 64 * MIB,
+		.doc = "The most one stream's window grows to, as far as http2.window has room. It begins at 64KiB, and "
+			"grows while the stream needs it." },
+	{ .key = "http2.ping", .type = CONF_DURATION, AT(http2.ping_ms), .standard = "30s", .flags = CONF_MAY_OFF,
+		.least = 10 * MS, .most = DAY,
+		.doc = "When nothing came for so long from a client with tunnels, it is sent a PING; without an answer "
+			"within another such time the connection is closed." },
+
+	SECTION("forward", "Requests for http:// URLs, forwarded to their targets."),
+	{ .key = "forward.idle_connections", .type = CONF_COUNT, AT(forward.idle_connections), .standard = "256",
+		.flags = CONF_MAY_OFF, .least = 1, .most = 65536,
+		.doc = "Idle connections to targets that each worker keeps for the next request of the same user to the "
+			"same target; off: none." },
+	{ .key = "forward.idle", .type = CONF_DURATION, AT(forward.idle_ms), .standard = "30s", .least = 10 * MS,
+		.most = HOUR, .doc = "How long such a connection is kept." },
 
 	SECTION("tunnel", "Tunnels."),
 	{ .key = "tunnel.buffer", .type = CONF_SIZE, AT(tunnel.buffer_bytes), .standard = "256KiB",
@@ -201,6 +232,7 @@ static const struct conf_row rows[] = {
 	DEADLINE(dial_address, "4s", 0, "Connecting to one address."),
 	DEADLINE(audit, "2s", 0, "Putting the access on record before the answer."),
 	DEADLINE(linger, "2s", 0, "Taking what a client still sends after a refusal."),
+	DEADLINE(response, "5m", 0, "From the end of a forwarded request to the head of its answer; beyond it: 504."),
 	DEADLINE(idle, "1h", CONF_MAY_OFF, "A tunnel without any byte."),
 	DEADLINE(half_closed, "5m", CONF_MAY_OFF, "A tunnel without any byte after one side has closed."),
 	DEADLINE(stall, "10m", CONF_MAY_OFF, "A tunnel of which one side takes nothing although bytes wait for it."),

@@ -1,11 +1,12 @@
-/* The strict HTTP/1 head parser.
+/* The strict HTTP/1 head parser: its machine, and the rules of requests (response_head.c has those of responses).
  *
  * What is hard is that the answer must not depend on how the network cut the bytes. Therefore bytes are taken strictly
  * one after the other, each check has one place in that order (byte, then line, then head), and a limit is decided by
  * the first byte that exceeds it. A line is judged when its CRLF is complete; only control characters, line ends
  * and limits are judged at once. */
 #include "adit/http/head.h"
-#include "adit/base/obj.h"
+
+#include "http/head_priv.h"
 
 /* --- characters ---------------------------------------------------------------------------------------------- */
 
@@ -34,12 +35,12 @@ static bool is_digit(char c)
 	return c >= '0' && c <= '9';
 }
 
-static struct slice slice_at(const char *buf, struct head_span span)
+struct slice head_slice(const char *buf, struct head_span span)
 {
 	return (struct slice){ buf + span.from, span.n };
 }
 
-static struct head_span span_of(const char *buf, struct slice s)
+struct head_span head_span_of(const char *buf, struct slice s)
 {
 	return (struct head_span){ (size_t)(s.p - buf), s.n };
 }
@@ -108,8 +109,7 @@ static enum reason target_parse(enum head_method method, struct slice target, st
 	return REASON_BAD_TARGET;
 }
 
-/* HTTP/1.x, and 505 only for what is well-formed. */
-static enum reason version_parse(struct slice text, unsigned *minor)
+enum reason head_version(struct slice text, unsigned *minor)
 {
 	if (text.n != 8 || memcmp(text.p, "HTTP/", 5) != 0 || !is_digit(text.p[5]) || text.p[6] != '.' ||
 	    !is_digit(text.p[7]))
@@ -139,9 +139,9 @@ static enum reason request_line_parse(struct head_parser *p, const char *buf, st
 	if (!is_token(method) || target.n == 0 || memchr(target.p, '\t', target.n))
 		return REASON_BAD_REQUEST_LINE;
 	p->method = method_of(method);
-	p->method_text = span_of(buf, method);
-	p->target = span_of(buf, target);
-	why = version_parse(version, &p->minor_version);
+	p->method_text = head_span_of(buf, method);
+	p->target = head_span_of(buf, target);
+	why = head_version(version, &p->minor_version);
 	if (why != REASON_OK)
 		return why;
 	/* Refused now rather than after the fields. The result is made again at the end: it would be 300 bytes more of
@@ -151,19 +151,27 @@ static enum reason request_line_parse(struct head_parser *p, const char *buf, st
 
 /* --- fields -------------------------------------------------------------------------------------------------- */
 
-/* Is `token` an element of the comma-separated list? */
-static bool list_has(struct slice list, const char *token)
+bool head_next_element(struct slice *list, struct slice *out)
 {
-	while (list.n > 0) {
-		const char *comma = memchr(list.p, ',', list.n);
-		size_t n = comma ? (size_t)(comma - list.p) : list.n;
+	const char *comma;
+	size_t n;
 
-		if (slice_ieq(slice_trim((struct slice){ list.p, n }), slice_of(token)))
+	if (!list->p)
+		return false;
+	comma = list->n > 0 ? memchr(list->p, ',', list->n) : NULL;
+	n = comma ? (size_t)(comma - list->p) : list->n;
+	*out = slice_trim((struct slice){ list->p, n });
+	*list = comma ? (struct slice){ comma + 1, list->n - n - 1 } : (struct slice){ 0 };
+	return true;
+}
+
+bool head_list_has(struct slice list, const char *token)
+{
+	struct slice element;
+
+	while (head_next_element(&list, &element))
+		if (slice_ieq(element, slice_of(token)))
 			return true;
-		n += comma != NULL;
-		list.p += n;
-		list.n -= n;
-	}
 	return false;
 }
 
@@ -172,7 +180,7 @@ static enum reason on_host(struct head_parser *p, const char *buf, struct slice 
 	if (p->has_host)
 		return REASON_HOST_DUPLICATE;
 	p->has_host = true;
-	p->host = span_of(buf, value);
+	p->host = head_span_of(buf, value);
 	return REASON_OK;
 }
 
@@ -181,11 +189,11 @@ static enum reason on_proxy_authorization(struct head_parser *p, const char *buf
 	if (p->has_proxy_authorization)
 		return REASON_AUTH_MALFORMED;
 	p->has_proxy_authorization = true;
-	p->proxy_authorization = span_of(buf, value);
+	p->proxy_authorization = head_span_of(buf, value);
 	return REASON_OK;
 }
 
-static enum reason on_content_length(struct head_parser *p, ADIT_UNUSED const char *buf, struct slice value)
+enum reason head_on_content_length(struct head_parser *p, ADIT_UNUSED const char *buf, struct slice value)
 {
 	unsigned long long length;
 
@@ -196,38 +204,43 @@ static enum reason on_content_length(struct head_parser *p, ADIT_UNUSED const ch
 	return REASON_OK;
 }
 
-static enum reason on_transfer_encoding(struct head_parser *p, ADIT_UNUSED const char *buf, struct slice value)
+enum reason head_on_transfer_encoding(struct head_parser *p, ADIT_UNUSED const char *buf, struct slice value)
 {
 	p->chunked = !p->has_transfer_encoding && slice_ieq(value, slice_of("chunked"));
 	p->has_transfer_encoding = true;
 	return REASON_OK;
 }
 
-static enum reason on_connection(struct head_parser *p, ADIT_UNUSED const char *buf, struct slice value)
+enum reason head_on_connection(struct head_parser *p, ADIT_UNUSED const char *buf, struct slice value)
 {
-	p->close |= list_has(value, "close");
+	struct slice option;
+
+	while (head_next_element(&value, &option)) {
+		if (++p->option_count > HEAD_OPTIONS_MAX)
+			return REASON_TOO_MANY_FIELDS;
+		p->close |= slice_ieq(option, slice_of("close"));
+	}
 	return REASON_OK;
 }
 
 static enum reason on_expect(struct head_parser *p, ADIT_UNUSED const char *buf, struct slice value)
 {
-	p->expect_continue |= list_has(value, "100-continue");
+	p->expect_continue |= head_list_has(value, "100-continue");
 	return REASON_OK;
 }
 
-static const struct {
-	const char *name;
-	enum reason (*take)(struct head_parser *p, const char *buf, struct slice value);
-} FIELDS[] = {
+static const struct head_field_rule REQUEST_FIELDS[] = {
 	{ "Host", on_host },
 	{ "Proxy-Authorization", on_proxy_authorization },
-	{ "Content-Length", on_content_length },
-	{ "Transfer-Encoding", on_transfer_encoding },
-	{ "Connection", on_connection },
+	{ "Content-Length", head_on_content_length },
+	{ "Transfer-Encoding", head_on_transfer_encoding },
+	{ "Connection", head_on_connection },
 	{ "Expect", on_expect },
+	{ NULL, NULL },
 };
 
-static bool field_split(struct slice line, struct head_field *out)
+/* At the colon, whatever the name is. */
+static bool line_split(struct slice line, struct head_field *out)
 {
 	const char *colon = memchr(line.p, ':', line.n);
 	size_t n;
@@ -240,17 +253,22 @@ static bool field_split(struct slice line, struct head_field *out)
 	return true;
 }
 
+bool head_field_split(struct slice line, struct head_field *out)
+{
+	return line_split(line, out) && is_token(out->name);
+}
+
 static enum reason field_parse(struct head_parser *p, const char *buf, struct slice line, size_t limit)
 {
 	struct head_field field;
 
 	if (++p->field_count > limit)
 		return REASON_TOO_MANY_FIELDS;
-	if (!field_split(line, &field) || !is_token(field.name))
+	if (!head_field_split(line, &field))
 		return REASON_BAD_FIELD_NAME;
-	for (size_t i = 0; i < sizeof(FIELDS) / sizeof(FIELDS[0]); i++)
-		if (slice_ieq(field.name, slice_of(FIELDS[i].name)))
-			return FIELDS[i].take(p, buf, field.value);
+	for (const struct head_field_rule *rule = p->rules->fields; rule->name; rule++)
+		if (slice_ieq(field.name, slice_of(rule->name)))
+			return rule->take(p, buf, field.value);
 	return REASON_OK;
 }
 
@@ -264,13 +282,12 @@ bool head_next_field(struct slice *rest, struct head_field *out)
 	rest->p += line.n;
 	rest->n -= line.n;
 	line.n -= 2; /* CRLF */
-	return field_split(line, out);
+	return line_split(line, out);
 }
 
 /* --- the whole head ------------------------------------------------------------------------------------------ */
 
-/* What can only be said when all fields are known. */
-static enum reason head_check(const struct head_parser *p, const char *buf)
+static enum reason request_check(const struct head_parser *p, const char *buf)
 {
 	bool connect = p->method == HEAD_CONNECT;
 	struct authority host;
@@ -281,7 +298,7 @@ static enum reason head_check(const struct head_parser *p, const char *buf)
 	if (p->has_host && p->host.n == 0 && connect)
 		return REASON_HOST_INVALID;
 	/* The port is not used: 1 stands for none. */
-	if (p->host.n > 0 && authority_parse_default(slice_at(buf, p->host), 1, &host) != REASON_OK)
+	if (p->host.n > 0 && authority_parse_default(head_slice(buf, p->host), 1, &host) != REASON_OK)
 		return REASON_HOST_INVALID;
 	/* Anything that could be read in two ways ends a request before it begins (RFC 9112 6.1, 6.3). */
 	if (p->has_transfer_encoding && (connect || !p->chunked || p->has_content_length || p->minor_version == 0))
@@ -291,47 +308,58 @@ static enum reason head_check(const struct head_parser *p, const char *buf)
 	return REASON_OK;
 }
 
+static const struct head_rules REQUEST_RULES = { true, request_line_parse, REQUEST_FIELDS, request_check };
+
 static enum reason line_end(struct head_parser *p, const char *buf, const struct head_limits *limits)
 {
 	struct slice line = { buf + p->line, p->at - p->line - 2 };
 
 	p->line = p->at;
-	if (p->phase == HEAD_IN_REQUEST_LINE) {
-		if (line.n == 0 && !p->crlf_ignored) {
-			p->crlf_ignored = true; /* RFC 9112 2.2: one empty line before the request line */
+	if (p->phase == HEAD_IN_START_LINE) {
+		if (line.n == 0 && p->rules->crlf_before && !p->crlf_ignored) {
+			p->crlf_ignored = true;
 			return REASON_OK;
 		}
 		p->phase = HEAD_IN_FIELDS;
 		p->fields_from = p->at;
-		return request_line_parse(p, buf, line);
+		return p->rules->start_line(p, buf, line);
 	}
 	if (line.n > 0)
 		return field_parse(p, buf, line, limits->fields);
 	p->phase = HEAD_IS_DONE;
-	return head_check(p, buf);
+	return p->rules->check(p, buf);
+}
+
+enum reason head_byte(char c, bool first, bool *after_cr, bool *ends)
+{
+	*ends = false;
+	if (*after_cr) {
+		*after_cr = false;
+		*ends = c == '\n';
+		return *ends ? REASON_OK : REASON_BARE_CR;
+	}
+	if (c == '\r')
+		*after_cr = true;
+	else if (c == '\n')
+		return REASON_BARE_LF;
+	else if (is_control(c))
+		return REASON_FORBIDDEN_BYTE;
+	else if (first && (c == ' ' || c == '\t'))
+		return REASON_OBS_FOLD;
+	return REASON_OK;
 }
 
 /* Takes the byte at p->at. */
 static enum reason take_byte(struct head_parser *p, const char *buf, const struct head_limits *limits)
 {
-	size_t at = p->at++;
-	char c = buf[at];
-	enum reason why = REASON_OK;
+	bool ends, first = p->phase == HEAD_IN_FIELDS && p->at == p->line;
+	enum reason why = head_byte(buf[p->at++], first, &p->after_cr, &ends);
 
-	if (p->after_cr) {
-		p->after_cr = false;
-		why = c == '\n' ? line_end(p, buf, limits) : REASON_BARE_CR;
-	} else if (c == '\r') {
-		p->after_cr = true;
-	} else if (c == '\n') {
-		why = REASON_BARE_LF;
-	} else if (is_control(c)) {
-		why = REASON_FORBIDDEN_BYTE;
-	} else if (p->phase == HEAD_IN_FIELDS && at == p->line && (c == ' ' || c == '\t')) {
-		why = REASON_OBS_FOLD;
-	} else if (p->phase == HEAD_IN_REQUEST_LINE && p->at - p->line > limits->request_line_bytes) {
+	if (ends)
+		why = line_end(p, buf, limits);
+	else if (why == REASON_OK && !p->after_cr && p->phase == HEAD_IN_START_LINE &&
+		 p->at - p->line > limits->request_line_bytes)
 		why = REASON_URI_TOO_LONG;
-	}
 	if (why == REASON_OK && p->phase != HEAD_IS_DONE && p->at >= limits->head_bytes)
 		why = REASON_HEAD_TOO_LARGE;
 	return why;
@@ -344,7 +372,7 @@ static void skip_plain(struct head_parser *p, const char *buf, size_t len, const
 
 	if (p->after_cr || p->at == p->line)
 		return;
-	if (p->phase == HEAD_IN_REQUEST_LINE && limits->request_line_bytes < SIZE_MAX - p->line)
+	if (p->phase == HEAD_IN_START_LINE && limits->request_line_bytes < SIZE_MAX - p->line)
 		line_max = p->line + limits->request_line_bytes;
 	end = end < len ? end : len;
 	end = end < line_max ? end : line_max;
@@ -354,19 +382,19 @@ static void skip_plain(struct head_parser *p, const char *buf, size_t len, const
 
 static void head_fill(const struct head_parser *p, const char *buf, struct head *out)
 {
-	enum reason why = target_parse(p->method, slice_at(buf, p->target), out);
+	enum reason why = target_parse(p->method, head_slice(buf, p->target), out);
 
 	ADIT_ASSERT(why == REASON_OK); /* else the request line would have been refused */
 	out->method = p->method;
-	out->method_text = slice_at(buf, p->method_text);
-	out->target = slice_at(buf, p->target);
+	out->method_text = head_slice(buf, p->method_text);
+	out->target = head_slice(buf, p->target);
 	out->minor_version = p->minor_version;
 	out->has_host = p->has_host;
 	if (p->has_host)
-		out->host = slice_at(buf, p->host);
+		out->host = head_slice(buf, p->host);
 	out->has_proxy_authorization = p->has_proxy_authorization;
 	if (p->has_proxy_authorization)
-		out->proxy_authorization = slice_at(buf, p->proxy_authorization);
+		out->proxy_authorization = head_slice(buf, p->proxy_authorization);
 	out->keep_alive = p->minor_version > 0 && !p->close;
 	out->has_content_length = p->has_content_length;
 	out->content_length = p->content_length;
@@ -377,13 +405,17 @@ static void head_fill(const struct head_parser *p, const char *buf, struct head 
 	out->fields = (struct slice){ buf + p->fields_from, p->at - 2 - p->fields_from };
 }
 
-void head_init(struct head_parser *p)
+void head_init_rules(struct head_parser *p, const struct head_rules *rules)
 {
-	*p = (struct head_parser){ .phase = HEAD_IN_REQUEST_LINE, .why = REASON_OK };
+	*p = (struct head_parser){ .phase = HEAD_IN_START_LINE, .why = REASON_OK, .rules = rules };
 }
 
-enum head_status head_parse(struct head_parser *p, const char *buf, size_t len, const struct head_limits *limits,
-			    struct head *out, enum reason *why)
+void head_init(struct head_parser *p)
+{
+	head_init_rules(p, &REQUEST_RULES);
+}
+
+enum head_status head_run(struct head_parser *p, const char *buf, size_t len, const struct head_limits *limits)
 {
 	ADIT_ASSERT(len >= p->at);
 	while (p->at < len && p->phase != HEAD_IS_DONE && p->phase != HEAD_IS_BAD) {
@@ -394,19 +426,27 @@ enum head_status head_parse(struct head_parser *p, const char *buf, size_t len, 
 		if (p->why != REASON_OK)
 			p->phase = HEAD_IS_BAD;
 	}
+	if (p->phase == HEAD_IS_BAD)
+		return HEAD_BAD;
+	return p->phase == HEAD_IS_DONE ? HEAD_DONE : HEAD_PARTIAL;
+}
+
+enum head_status head_parse(struct head_parser *p, const char *buf, size_t len, const struct head_limits *limits,
+			    struct head *out, enum reason *why)
+{
+	enum head_status status = head_run(p, buf, len, limits);
+
 	*why = p->why;
-	if (p->phase != HEAD_IS_DONE && p->phase != HEAD_IS_BAD)
-		return HEAD_PARTIAL;
+	if (status == HEAD_PARTIAL)
+		return status;
 	*out = (struct head){ .method = HEAD_OTHER };
-	if (p->phase == HEAD_IS_DONE) {
+	if (status == HEAD_DONE) {
 		head_fill(p, buf, out);
-		return HEAD_DONE;
-	}
-	if (p->target.n > 0) {
+	} else if (p->target.n > 0) {
 		out->method = p->method;
-		out->method_text = slice_at(buf, p->method_text);
-		out->target = slice_at(buf, p->target);
+		out->method_text = head_slice(buf, p->method_text);
+		out->target = head_slice(buf, p->target);
 		out->minor_version = p->minor_version;
 	}
-	return HEAD_BAD;
+	return status;
 }

@@ -4,8 +4,26 @@
 enum { PAC_MAX_AGE_S = 300 };
 
 static const char page[] =
-	"This is adit, a secure web proxy. It tunnels: set it as the HTTPS proxy of your client\n"
+	"This is adit, a secure web proxy. It tunnels and forwards: set it as the HTTPS proxy of your client\n"
 	"(curl -x https://HOST:PORT -U USER https://example.com/), do not browse to it.\n";
+
+/* A TRACE that does not fit into an answer of ours is refused: its sender wanted to see all of it. */
+enum { REFLECTED_MAX = 1900 };
+
+struct response local_last_hop(const struct request *r)
+{
+	static const char options[] = "Requests for http:// URLs are forwarded, by any method.\n";
+
+	if (r->method == HEAD_TRACE && r->forward.n > REFLECTED_MAX)
+		return response_refusal(REASON_HEAD_TOO_LARGE);
+	if (r->method == HEAD_TRACE)
+		return (struct response){ .status = 200, .content_type = "message/http", .body = r->forward };
+	return (struct response){
+		.status = 200,
+		.allow = "CONNECT, GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH",
+		.body = slice_of(options),
+	};
+}
 
 struct response local_answer(const struct request *r, bool draining)
 {

@@ -5,7 +5,7 @@
 #include "server/worker.h"
 
 /* Takes over fd. `peer` was admitted by limits_enter; the connection gives that back when it ends. */
-void conn_accept(struct worker_parts *w, int fd, const struct addr *peer, bool close_after_refusal);
+void conn_accept(struct worker_parts *w, int fd, const struct addr *peer, const struct listen_options *options);
 /* Ends it, whatever it is at. */
 void conn_abort(struct conn *c, enum reason reason);
 /* No new request on it. */

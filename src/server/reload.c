@@ -153,10 +153,13 @@ static bool part_make(struct part *part, struct worker *worker, size_t index, co
 	part->adoption = adoption_new(worker, doors->count);
 	if (!part->adoption || (tls && !part->snapshot.tls))
 		return false;
-	for (size_t i = 0; i < doors->count; i++)
-		if (!adoption_listen(part->adoption, &doors->at[i].real, conf->listen[i].close_after_refusal,
-			    doors_take(doors, i, index)))
+	for (size_t i = 0; i < doors->count; i++) {
+		const struct conf_listen *listen = &conf->listen[i];
+		struct listen_options options = { listen->close_after_refusal, listen->http2 };
+
+		if (!adoption_listen(part->adoption, &doors->at[i].real, &options, doors_take(doors, i, index)))
 			return false;
+	}
 	return true;
 }
 

@@ -22,7 +22,7 @@ struct gate {
 	struct addr address; /* with its real port */
 	int fd; /* until there is a listener */
 	struct listener *listener;
-	bool close_after_refusal;
+	struct listen_options options;
 };
 TAILQ_HEAD(gates, gate);
 
@@ -60,7 +60,7 @@ static void on_accept(void *ctx, int fd, const struct addr *peer)
 	char client[ADDR_TEXT_SIZE];
 
 	if (verdict == REASON_OK) {
-		conn_accept(w, fd, peer, gate->close_after_refusal);
+		conn_accept(w, fd, peer, &gate->options);
 		return;
 	}
 	close(fd);
@@ -105,9 +105,11 @@ struct worker *worker_new(const struct shared *shared, struct snapshot *snapshot
 	env->buffer_bytes = snapshot->conf->tunnel.buffer_bytes;
 	/* as large as a reload may make it: pages that are not used cost nothing */
 	env->buffer = mem_alloc(CONF_TUNNEL_BUFFER_MOST);
-	if (w->loop)
+	if (w->loop) {
 		env->dns = dns_new(w->loop, snapshot->conf, dns_hosts_ref(snapshot->hosts));
-	if (!w->loop || !w->parts.wire || !env->buffer || !env->dns) {
+		env->pool = pool_new(w->loop);
+	}
+	if (!w->loop || !w->parts.wire || !env->buffer || !env->dns || !env->pool) {
 		worker_free(w);
 		return NULL;
 	}
@@ -219,6 +221,7 @@ static void on_drain_order(void *ctx)
 	while (!TAILQ_EMPTY(&w->gates))
 		gate_close(TAILQ_FIRST(&w->gates));
 	each_conn(w, conn_drain);
+	pool_empty(w->parts.env.pool);
 	on_drain_look(w);
 }
 
@@ -265,7 +268,7 @@ struct adoption {
 	struct gates fresh;
 	struct wanted {
 		struct addr real;
-		bool close_after_refusal;
+		struct listen_options options;
 	} *wanted;
 	size_t wanted_count;
 	bool failed;
@@ -289,11 +292,11 @@ struct adoption *adoption_new(struct worker *w, size_t addresses)
 	return a;
 }
 
-bool adoption_listen(struct adoption *a, const struct addr *real, bool close_after_refusal, int fd)
+bool adoption_listen(struct adoption *a, const struct addr *real, const struct listen_options *options, int fd)
 {
 	struct gate *gate;
 
-	a->wanted[a->wanted_count++] = (struct wanted){ *real, close_after_refusal };
+	a->wanted[a->wanted_count++] = (struct wanted){ *real, *options };
 	if (fd < 0)
 		return true;
 	gate = mem_alloc(sizeof(*gate));
@@ -359,7 +362,7 @@ static void sift_gates(struct worker *w, const struct adoption *a)
 			if (addr_equal(&a->wanted[i].real, &gate->address))
 				wanted = &a->wanted[i];
 		if (wanted) {
-			gate->close_after_refusal = wanted->close_after_refusal;
+			gate->options = wanted->options;
 			continue;
 		}
 		gate_close(gate);
@@ -436,6 +439,7 @@ void worker_free(struct worker *w)
 	drop_gates(&w->closing);
 	adoption_free(w->answering);
 	deadline_fini(&w->drain_look);
+	pool_free(w->parts.env.pool);
 	if (w->parts.env.dns)
 		dns_free(w->parts.env.dns);
 	if (w->loop)

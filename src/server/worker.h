@@ -42,9 +42,14 @@ void worker_free(struct worker *w); /* after worker_join, or never started; afte
 /* A worker's going over to a new snapshot and new addresses: everything that can fail is done before it is sent. */
 struct adoption;
 struct adoption *adoption_new(struct worker *w, size_t addresses) ADIT_MUST_USE;
+/* What holds for the connections that come by one address. */
+struct listen_options {
+	bool close_after_refusal, http2;
+};
 /* Each address that it shall listen on from then on; the others are closed once their queues are served. fd: a
  * listening socket, taken over (also when this fails); -1: the worker has the address already. */
-bool adoption_listen(struct adoption *a, const struct addr *real, bool close_after_refusal, int fd) ADIT_MUST_USE;
+bool adoption_listen(struct adoption *a, const struct addr *real, const struct listen_options *options,
+	int fd) ADIT_MUST_USE;
 /* Takes over the snapshot; what begins from now on follows it, and what runs is reviewed (tunnels_review). done(a) on
  * the main thread: it has gone over. */
 void adoption_send(struct adoption *a, struct snapshot *snapshot, loop_fn *done, void *ctx);

@@ -9,6 +9,8 @@
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/event.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <unistd.h>
 
 enum { DISCARD_MAX_BYTES = 64 * 1024 };
@@ -247,6 +249,14 @@ bool sock_write(struct sock *k, const void *data, size_t n, enum stream_fault *f
 		return false;
 	}
 	return true;
+}
+
+unsigned sock_rtt_us(const struct sock *k)
+{
+	struct tcp_info info;
+	socklen_t n = sizeof(info);
+
+	return getsockopt(k->fd, IPPROTO_TCP, TCP_INFO, &info, &n) == 0 ? info.tcpi_rtt : 0;
 }
 
 size_t sock_queued(const struct sock *k)

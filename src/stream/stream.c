@@ -74,11 +74,24 @@ void stream_more(struct stream *s)
 		loop_post(s->loop, &s->wake);
 }
 
+void stream_read_on(struct stream *s)
+{
+	s->deaf = true;
+	s->fault = STREAM_FAULT_NONE;
+	stream_more(s);
+}
+
 bool stream_unread(struct stream *s, const void *data, size_t n)
 {
-	ADIT_ASSERT(!s->unread);
 	if (n == 0)
 		return true;
+	if (s->unread) {
+		ADIT_ASSERT(n <= s->unread_at); /* they were read from there */
+		s->unread_at -= n;
+		memcpy(s->unread + s->unread_at, data, n);
+		stream_more(s);
+		return true;
+	}
 	s->unread = mem_strndup(data, n);
 	if (!s->unread)
 		return false;
@@ -92,7 +105,7 @@ bool stream_write(struct stream *s, const void *data, size_t n)
 {
 	OBJ_CHECK(s, STREAM_MAGIC);
 	ADIT_ASSERT(!s->closing && !s->finishing);
-	if (s->fault != STREAM_FAULT_NONE)
+	if (s->fault != STREAM_FAULT_NONE || s->deaf)
 		return false;
 	return n == 0 || s->ops->write(s, data, n);
 }
@@ -108,7 +121,7 @@ size_t stream_queued(const struct stream *s)
 	return s->ops->queued(s);
 }
 
-size_t stream_room(const struct stream *s)
+size_t stream_room(struct stream *s)
 {
 	return s->ops->room ? s->ops->room(s) : SIZE_MAX;
 }
@@ -155,6 +168,11 @@ void stream_ahead(struct stream *s, bool on)
 {
 	if (s->ops->ahead)
 		s->ops->ahead(s, on);
+}
+
+unsigned stream_rtt_us(const struct stream *s)
+{
+	return s->ops->rtt_us ? s->ops->rtt_us(s) : 0;
 }
 
 enum stream_fault stream_fault(const struct stream *s)

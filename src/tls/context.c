@@ -34,7 +34,7 @@ static const char suites_12[] = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-
 static const char suites_13[] = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
 static const char *const group_names[] = { "X25519MLKEM768", "X25519", "P-256" };
 /* The last one is no registered name, but older agents of Node.js (npm 9) offer nothing else. */
-static const char *const default_protocols[] = { "http/1.1", "http/1.0", "http 1.1", NULL };
+static const char *const default_protocols[] = { "h2", "http/1.1", "http/1.0", "http 1.1", NULL };
 static const unsigned char session_id_context[] = "adit";
 
 /* The certificates of one configuration: loaded once, read by all clones. */
@@ -53,14 +53,16 @@ struct tls_context {
 	bool min_version_13;
 	unsigned lifetime_s; /* of tickets */
 	char groups[GROUPS_MAX_BYTES];
-	unsigned char protocols[PROTOCOLS_MAX_BYTES]; /* as on the wire */
-	unsigned protocols_n;
+	struct protocols {
+		unsigned n;
+		unsigned char list[PROTOCOLS_MAX_BYTES]; /* as on the wire */
+	} protocols, without_h2;
 	SSL_CTX *primary; /* contexts[0] */
 	SSL_CTX **contexts; /* by set; a reference to each but the primary, which owns us */
 	size_t context_count;
 };
 
-static int context_index = -1;
+static int context_index = -1, http2_index = -1;
 static pthread_once_t context_once = PTHREAD_ONCE_INIT;
 
 /* --- certificates --- */
@@ -133,16 +135,18 @@ static struct store *store_load(const struct conf *conf, struct conf_errors *err
 
 /* --- callbacks --- */
 
-static int on_alpn(SSL *ssl ADIT_UNUSED, const unsigned char **out, unsigned char *out_n, const unsigned char *in,
-	unsigned in_n, void *arg)
+static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_n, const unsigned char *in, unsigned in_n,
+	void *arg)
 {
 	const struct tls_context *c;
+	const struct protocols *ours;
 	unsigned char *chosen;
 
 	OBJ_CAST(c, arg, CONTEXT_MAGIC);
+	ours = SSL_get_ex_data(ssl, http2_index) ? &c->protocols : &c->without_h2;
 	/* Ours is the order. No name in common is an alert (RFC 7301 3.2): a client that insists on something else would
 	 * not understand our answers either. Without the extension this is not called, and HTTP/1.1 is spoken. */
-	if (SSL_select_next_proto(&chosen, out_n, c->protocols, c->protocols_n, in, in_n) != OPENSSL_NPN_NEGOTIATED)
+	if (SSL_select_next_proto(&chosen, out_n, ours->list, ours->n, in, in_n) != OPENSSL_NPN_NEGOTIATED)
 		return SSL_TLSEXT_ERR_ALERT_FATAL;
 	*out = chosen;
 	return SSL_TLSEXT_ERR_OK;
@@ -258,6 +262,7 @@ static void on_primary_free(void *parent ADIT_UNUSED, void *ptr, CRYPTO_EX_DATA 
 static void make_index(void)
 {
 	context_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, on_primary_free);
+	http2_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL);
 }
 
 static bool build(struct tls_context *c)
@@ -281,7 +286,7 @@ static struct tls_context *finish(struct tls_context *c)
 	bool ok;
 
 	(void)pthread_once(&context_once, make_index);
-	ok = context_index >= 0 && build(c);
+	ok = context_index >= 0 && http2_index >= 0 && build(c);
 	c->primary = c->context_count > 0 ? c->contexts[0] : NULL;
 	ok = ok && SSL_CTX_set_ex_data(c->primary, context_index, c) == 1;
 	if (!ok) {
@@ -322,15 +327,22 @@ static void choose_groups(char out[static GROUPS_MAX_BYTES])
 	ERR_clear_error();
 }
 
+static void add_protocol(struct protocols *to, const char *name)
+{
+	size_t n = strlen(name);
+
+	ADIT_ASSERT(n > 0 && to->n + 1 + n <= sizeof to->list);
+	to->list[to->n] = (unsigned char)n;
+	memcpy(to->list + to->n + 1, name, n);
+	to->n += 1 + (unsigned)n;
+}
+
 static void encode_protocols(struct tls_context *c, const char *const *protocols)
 {
 	for (; *protocols != NULL; protocols++) {
-		size_t n = strlen(*protocols);
-
-		ADIT_ASSERT(n > 0 && c->protocols_n + 1 + n <= sizeof c->protocols);
-		c->protocols[c->protocols_n] = (unsigned char)n;
-		memcpy(c->protocols + c->protocols_n + 1, *protocols, n);
-		c->protocols_n += 1 + (unsigned)n;
+		add_protocol(&c->protocols, *protocols);
+		if (strcmp(*protocols, "h2") != 0)
+			add_protocol(&c->without_h2, *protocols);
 	}
 }
 
@@ -373,8 +385,8 @@ struct tls_context *tls_context_clone(const struct tls_context *of)
 	if (c != NULL) {
 		c->min_version_13 = of->min_version_13;
 		c->lifetime_s = of->lifetime_s;
-		c->protocols_n = of->protocols_n;
-		memcpy(c->protocols, of->protocols, sizeof c->protocols);
+		c->protocols = of->protocols;
+		c->without_h2 = of->without_h2;
 		memcpy(c->groups, of->groups, sizeof c->groups);
 		c = finish(c);
 	}
@@ -398,13 +410,14 @@ void tls_context_unref(struct tls_context *c)
 		SSL_CTX_free(c->primary);
 }
 
-SSL *tls_context_ssl(struct tls_context *c, void *app)
+SSL *tls_context_ssl(struct tls_context *c, void *app, bool http2)
 {
 	SSL *ssl;
 
 	OBJ_CHECK(c, CONTEXT_MAGIC);
 	ssl = SSL_new(c->primary);
-	if (ssl == NULL || SSL_set_app_data(ssl, app) != 1) {
+	/* what on_alpn asks for is there or not, whatever it points at */
+	if (ssl == NULL || SSL_set_app_data(ssl, app) != 1 || (http2 && SSL_set_ex_data(ssl, http2_index, c) != 1)) {
 		SSL_free(ssl);
 		ERR_clear_error();
 		return NULL;

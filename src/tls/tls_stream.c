@@ -353,6 +353,11 @@ static size_t tls_queued(const struct stream *s)
 	return sock_queued(&of(s)->sock);
 }
 
+static unsigned tls_rtt_us(const struct stream *s)
+{
+	return sock_rtt_us(&of(s)->sock);
+}
+
 static void say_goodbye(struct tls_stream *t)
 {
 	if (!t->open || t->failed || t->io_fault != STREAM_FAULT_NONE)
@@ -433,6 +438,7 @@ static const struct stream_ops tls_ops = {
 	.secret = tls_secret,
 	.cork = tls_cork,
 	.ahead = tls_ahead,
+	.rtt_us = tls_rtt_us,
 	.close = tls_close,
 };
 
@@ -499,7 +505,7 @@ static unsigned long long lane_of(int fd)
 }
 
 struct stream *tls_stream_accept(struct loop *loop, int fd, struct tls_context *context, struct tls_wire *wire,
-	unsigned linger_ms, tls_handshake_fn *done, void *ctx)
+	bool http2, unsigned linger_ms, tls_handshake_fn *done, void *ctx)
 {
 	struct tls_stream *t = mem_alloc(sizeof(*t));
 	BIO *bio = NULL;
@@ -514,7 +520,7 @@ struct stream *tls_stream_accept(struct loop *loop, int fd, struct tls_context *
 	t->lane = lane_of(fd);
 	loop_task_init(&t->turn, handshake, t);
 	t->error = "";
-	t->ssl = tls_context_ssl(context, t);
+	t->ssl = tls_context_ssl(context, t, http2);
 	bio = make_bio(t);
 	if (!t->ssl || !bio)
 		goto fail;

@@ -72,7 +72,7 @@ enum reason record_open(struct audit *audit, struct loop *loop, const struct acc
 	if (!w)
 		return REASON_NO_MEMORY;
 	*w = (struct record_wait){ .loop = loop, .done = done, .ctx = ctx };
-	e.status = 200;
+	e.status = a->forwarded ? 0 : 200;
 	loop_hold(loop); /* before the writer can answer */
 	verdict = audit_submit(audit, &e, on_written, w);
 	if (verdict != REASON_OK) {

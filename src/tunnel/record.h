@@ -15,6 +15,7 @@ struct access {
 	const char *user; /* as claimed until `authenticated` */
 	bool authenticated;
 	const char *rule;
+	bool forwarded; /* the status is the target's, and not known when the record is opened */
 	struct addr address, local; /* len 0: none yet */
 	unsigned long long started_ms;
 };

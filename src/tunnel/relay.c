@@ -100,6 +100,8 @@ static void finish(struct flow *f)
 	/* the other side gets its time from here, however quiet it was before */
 	f->relay->active_ms = loop_now_ms(f->relay->loop);
 	stream_pause(f->from, STREAM_PAUSE_EOF);
+	if (f->relay->limits.exchange && f == &f->relay->down)
+		stream_pause(f->relay->up.from, STREAM_PAUSE_IDLE);
 	stream_finish(f->to);
 	if (f->relay->limits.half_closed_ms != DEADLINE_OFF)
 		reset_check(f->relay);
@@ -117,6 +119,13 @@ static bool forward(struct flow *f, const char *p, size_t n)
 	good = stream_write(f->to, p, cut) && stream_write(f->to, p + cut, n - cut);
 	stream_cork(f->to, false);
 	return good && stream_fault(f->to) == STREAM_FAULT_NONE;
+}
+
+/* Heads and interim answers go to the client by another way than this flow, and may wait there. */
+static void nothing_now(struct flow *f)
+{
+	if (f->relay->limits.exchange && !f->blocked && stream_queued(f->to) > 0)
+		block(f);
 }
 
 static void pump(struct flow *f)
@@ -137,6 +146,7 @@ static void pump(struct flow *f)
 	case STREAM_IO_OK:
 		break;
 	case STREAM_IO_AGAIN:
+		nothing_now(f);
 		return;
 	case STREAM_IO_EOF:
 		finish(f);
@@ -156,6 +166,9 @@ static void pump(struct flow *f)
 		block(f);
 	else if (n == room)
 		stream_more(f->from);
+	/* Known already, and a client that has its answer must not find us taking its next bytes for this request's. */
+	if (r->limits.exchange && f->from->eof)
+		finish(f);
 }
 
 /* `f->to` has nothing queued any more. */
@@ -172,7 +185,7 @@ static void drained(struct flow *f)
 	}
 	if (f->eof) {
 		f->finished = true;
-		if (r->up.finished && r->down.finished)
+		if (r->down.finished && (r->up.finished || r->limits.exchange))
 			end(r, REASON_OK);
 	}
 }
@@ -309,6 +322,7 @@ struct relay *relay_start(struct loop *loop, struct stream *client, struct strea
 	r->up = (struct flow){ .relay = r, .from = client, .to = target, .counter = STAT_BYTES_UP };
 	r->up.inner.over = true;
 	r->down = (struct flow){ .relay = r, .from = target, .to = client, .counter = STAT_BYTES_DOWN };
+	r->down.inner.over = limits->exchange;
 	r->started_ms = r->active_ms = loop_now_ms(loop);
 	loop_task_init(&r->ending, on_ending, r);
 	deadline_init(&r->check, loop, on_check, r);
@@ -321,10 +335,26 @@ struct relay *relay_start(struct loop *loop, struct stream *client, struct strea
 		block(&r->down);
 	reset_check(r);
 	if (!r->ended) {
-		stream_resume(client, STREAM_PAUSE_IDLE);
+		stream_resume(client, STREAM_PAUSE_IDLE | STREAM_PAUSE_EOF);
 		stream_resume(target, STREAM_PAUSE_IDLE);
 	}
 	return r;
+}
+
+void relay_switch(struct relay *r, unsigned half_closed_ms)
+{
+	r->limits.exchange = false;
+	r->limits.half_closed_ms = half_closed_ms;
+}
+
+void relay_stop_up(struct relay *r)
+{
+	stream_pause(r->up.from, STREAM_PAUSE_IDLE);
+}
+
+unsigned long long relay_active_ms(const struct relay *r)
+{
+	return r->active_ms;
 }
 
 void relay_count(const struct relay *r, struct relay_count *out)

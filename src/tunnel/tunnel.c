@@ -1,7 +1,8 @@
 /* The way of one request, top to bottom.
  *
  *   screen -> authenticate -> authorise name -> resolve -> authorise addresses -> dial -> record -> confirm
- *          -> accept -> relay
+ *          -> accept -> relay        a CONNECT
+ *          -> forward                an http:// URL; an idle connection of the same user may save resolve to dial
  *
  * `steps` is that list. A step returns NEXT, WAIT (its callback will go on) or DONE (answered). Every step that waits
  * has a deadline with a reason of its own. However it ends, it ends in refuse(), vanish() or finish(), each with
@@ -16,11 +17,15 @@
 #include "adit/log/stats.h"
 #include "adit/stream/tcp.h"
 #include "adit/tunnel/relay.h"
+#include "tunnel/exchange.h"
 #include "tunnel/record.h"
 
 #include <unistd.h>
 
 enum step { STEP_NEXT, STEP_WAIT, STEP_DONE };
+
+struct tunnel;
+typedef enum step step_fn(struct tunnel *t);
 
 /* Rules are many and tunnels more: what a reload has to look at is spread over turns of the loop. */
 enum { REVIEWS_PER_TURN = 64 };
@@ -62,11 +67,16 @@ struct tunnel {
 	TAILQ_ENTRY(tunnel) entry;
 	int target_fd; /* connected, before the record; -1: none */
 	struct stream *client, *target;
-	struct relay *relay;
+	struct relay *relay; /* of a CONNECT */
+	struct exchange *exchange; /* of a forwarded request; `target` is its own then */
+	bool reused; /* over a connection that was idle: the target may have closed it meanwhile */
+	bool redialled;
+	struct loop_task redial;
 	struct deadline progress;
 };
 
 static void run(struct tunnel *t);
+static void skip_to(struct tunnel *t, step_fn *step);
 static void refuse(struct tunnel *t, enum reason reason);
 
 /* --- ends --- */
@@ -90,8 +100,21 @@ static void bury(struct tunnel *t)
 {
 	deadline_clear(&t->deadline);
 	deadline_clear(&t->progress);
+	loop_unpost(t->env->loop, &t->redial);
 	stats_dec(STAT_REQUESTS);
 	loop_bury(t->env->loop, &t->grave, on_grave, t);
+}
+
+/* Nothing of it calls back any more. What comes back is fit for another request. */
+static struct stream *leave_exchange(struct tunnel *t, enum reason reason)
+{
+	struct exchange *x = t->exchange;
+
+	TAILQ_REMOVE(&t->env->relaying, t, entry);
+	t->relaying = false;
+	t->exchange = NULL;
+	t->target = NULL;
+	return exchange_end(x, reason);
 }
 
 /* Nothing calls back any more and no byte of the target is kept. */
@@ -108,6 +131,11 @@ static void cancel(struct tunnel *t)
 	t->query = NULL;
 	t->dial = NULL;
 	t->record = NULL;
+	if (t->exchange)
+		leave_exchange(t, REASON_INTERNAL);
+	else if (t->target)
+		stream_close(t->target, STREAM_CLOSE_ABORT);
+	t->target = NULL;
 	if (t->target_fd >= 0) {
 		struct linger reset = { .l_onoff = 1, .l_linger = 0 };
 
@@ -133,16 +161,22 @@ static void say(const struct tunnel *t, enum reason reason)
 	    t->access.rule ? t->access.rule : "", t->access.id);
 }
 
-/* The last record of an access that was not, or not any more, given a 200. */
-static void record_end(struct tunnel *t, enum reason reason)
+static void count_bytes(const struct tunnel *t, struct relay_count *out)
 {
-	struct relay_count nothing = { 0 };
+	*out = (struct relay_count){ 0 };
+	if (t->exchange)
+		exchange_count(t->exchange, out);
+	else if (t->relay)
+		relay_count(t->relay, out);
+}
 
+/* The last record of an access that was not, or not any more, given its answer. */
+static void record_end(struct tunnel *t, enum reason reason, int status, const struct relay_count *count)
+{
 	stats_reason(reason);
 	say(t, reason);
 	if (t->recorded)
-		record_close(t->env->audit, &t->access, reason, reason_row(reason)->status, &nothing,
-		    loop_now_ms(t->env->loop));
+		record_close(t->env->audit, &t->access, reason, status, count, loop_now_ms(t->env->loop));
 	else
 		record_deny(t->env->audit, &t->access, reason);
 }
@@ -150,10 +184,12 @@ static void record_end(struct tunnel *t, enum reason reason)
 static void refuse(struct tunnel *t, enum reason reason)
 {
 	struct response response = response_refusal(reason);
+	struct relay_count count;
 	char address[ADDR_TEXT_SIZE];
 
+	count_bytes(t, &count);
 	cancel(t);
-	record_end(t, reason);
+	record_end(t, reason, response.status, &count);
 	response.realm = t->conf->auth.realm;
 	response.retry_after_s = t->retry_after_s;
 	if (t->access.authenticated) {
@@ -166,36 +202,73 @@ static void refuse(struct tunnel *t, enum reason reason)
 	bury(t);
 }
 
-/* The client is gone before its answer. */
+/* The client is gone before its answer, or cannot be given one. */
 static void vanish(struct tunnel *t, enum reason reason)
 {
+	struct relay_count count;
+
+	count_bytes(t, &count);
+	if (t->client)
+		stream_close(t->client, STREAM_CLOSE_ABORT);
 	cancel(t);
-	record_end(t, reason);
+	record_end(t, reason, t->client ? 0 : reason_row(reason)->status, &count);
+	if (t->client)
+		request_end(t->request);
 	bury(t);
 }
 
-/* The tunnel is over. */
+/* For the next request of this user to this target. */
+static void keep_target(struct tunnel *t, struct stream *target)
+{
+	const struct authority *to = &t->request->authority;
+	struct pool_key key = { .user = t->user, .host = to->host.text, .port = to->port };
+	struct pool_limits limits = { t->conf->forward.idle_connections, t->conf->forward.idle_ms };
+
+	if (t->env->pool && !t->env->draining)
+		pool_put(t->env->pool, &key, &limits, target, &t->access.address, &t->access.local);
+	else
+		stream_close(target, STREAM_CLOSE_FLUSH);
+}
+
+/* The tunnel, or the exchange whose response had begun, is over. */
 static void finish(struct tunnel *t, enum reason reason)
 {
-	struct relay_count count;
 	enum stream_close client = STREAM_CLOSE_TRUNCATE, target = STREAM_CLOSE_ABORT;
+	struct relay_count count;
+	struct stream *kept;
 
 	/* A target must not take a broken-off upload for a whole one, nor a client a broken-off download. */
 	if (reason == REASON_OK)
 		client = target = STREAM_CLOSE_FLUSH;
-	else if (reason == REASON_CLIENT_RESET || reason == REASON_CLIENT_TLS_ERROR || reason == REASON_STALL_TIMEOUT)
+	else if (reason == REASON_CLIENT_RESET || reason == REASON_CLIENT_TLS_ERROR || reason == REASON_CLIENT_GONE ||
+		 reason == REASON_STALL_TIMEOUT)
 		client = STREAM_CLOSE_ABORT;
-	TAILQ_REMOVE(&t->env->relaying, t, entry);
-	relay_count(t->relay, &count);
-	stats_reason(reason);
-	stats_dec(STAT_TUNNELS);
-	say(t, reason);
-	record_close(t->env->audit, &t->access, reason, 200, &count, loop_now_ms(t->env->loop));
+	count_bytes(t, &count);
+	record_end(t, reason, t->exchange ? exchange_status(t->exchange) : 200, &count);
 	stream_close(t->client, client);
-	stream_close(t->target, target);
-	relay_free(t->relay);
+	if (t->exchange) {
+		kept = leave_exchange(t, reason);
+		if (kept)
+			keep_target(t, kept);
+	} else {
+		TAILQ_REMOVE(&t->env->relaying, t, entry);
+		stats_dec(STAT_TUNNELS);
+		stream_close(t->target, target);
+		relay_free(t->relay);
+	}
 	request_end(t->request);
 	bury(t);
+}
+
+/* An exchange or a tunnel ends for a reason of ours or theirs, in the way that is left. */
+static void end(struct tunnel *t, enum reason reason)
+{
+	if (!t->exchange || exchange_status(t->exchange) != 0)
+		finish(t, reason);
+	else if (exchange_can_refuse(t->exchange) && reason_row(reason)->status != 0)
+		refuse(t, reason);
+	else
+		vanish(t, reason);
 }
 
 /* --- going on --- */
@@ -261,6 +334,7 @@ static enum step screen(struct tunnel *t)
 	}
 	if (t->env->draining)
 		return refuse_step(t, REASON_DRAINING);
+	t->access.forwarded = r->form == HEAD_FORM_ABSOLUTE;
 	return STEP_NEXT;
 }
 
@@ -318,23 +392,41 @@ static enum step authenticate(struct tunnel *t)
 
 static struct policy_question question(const struct tunnel *t)
 {
-	return (struct policy_question){
+	struct policy_question q = {
 		.user = t->user,
 		.host = &t->request->authority.host,
 		.port = t->request->authority.port,
 		.default_ports = { 443, 0 },
 	};
+
+	if (t->access.forwarded) {
+		q.default_ports[0] = 80;
+		q.default_ports[1] = 443;
+	}
+	return q;
+}
+
+/* RFC 9110 7.6.2. Like the proxy's own pages: an answer, and no access. */
+static enum step last_hop(struct tunnel *t)
+{
+	struct response response;
+
+	if (!t->request->last_hop)
+		return STEP_NEXT;
+	response = local_last_hop(t->request);
+	if (response.reason != REASON_OK)
+		return refuse_step(t, response.reason);
+	request_respond(t->request, &response);
+	t->request = NULL;
+	bury(t);
+	return STEP_DONE;
 }
 
 static enum step authorise_name(struct tunnel *t)
 {
-	struct policy_question q;
-	struct policy_answer answer;
+	struct policy_question q = question(t);
+	struct policy_answer answer = policy_name(t->env->policy, &q);
 
-	if (t->request->form == HEAD_FORM_ABSOLUTE)
-		return refuse_step(t, REASON_FORWARD_UNSUPPORTED);
-	q = question(t);
-	answer = policy_name(t->env->policy, &q);
 	if (answer.verdict == POLICY_DENY) {
 		t->access.rule = answer.rule;
 		return refuse_step(t, answer.reason);
@@ -426,6 +518,13 @@ static void on_dialled(void *ctx, enum reason verdict, int fd, const struct addr
 	t->dial = NULL;
 	if (address)
 		t->access.address = *address;
+	/* Idle connections are no reason to refuse: they go, and the next look finds their descriptors free. */
+	if (verdict == REASON_NO_DESCRIPTORS && !t->redialled && t->env->pool && pool_count(t->env->pool) > 0) {
+		t->redialled = true;
+		pool_empty(t->env->pool);
+		loop_post(t->env->loop, &t->redial);
+		return;
+	}
 	for (size_t i = 0; address && i < t->choice->count; i++)
 		if (addr_equal(&t->choice->addresses[i], address))
 			t->access.rule = t->choice->rules[i];
@@ -441,10 +540,24 @@ static void on_dialled(void *ctx, enum reason verdict, int fd, const struct addr
 	go_on(t);
 }
 
-static enum step dial(struct tunnel *t)
+static bool start_dial(struct tunnel *t)
 {
 	t->dial = dial_start(t->env->loop, t->conf, t->choice->addresses, t->choice->count, on_dialled, t);
-	if (!t->dial)
+	return t->dial != NULL;
+}
+
+static void on_redial(void *ctx)
+{
+	struct tunnel *t;
+
+	OBJ_CAST(t, ctx, TUNNEL_MAGIC);
+	if (!start_dial(t))
+		refuse(t, REASON_NO_MEMORY);
+}
+
+static enum step dial(struct tunnel *t)
+{
+	if (!start_dial(t))
 		return refuse_step(t, REASON_NO_MEMORY);
 	return wait_for(t, t->conf->deadlines.dial, REASON_DIAL_TIMEOUT);
 }
@@ -465,8 +578,11 @@ static void on_recorded(void *ctx, enum reason verdict)
 
 static enum step record(struct tunnel *t)
 {
-	enum reason verdict = record_open(t->env->audit, t->env->loop, &t->access, on_recorded, t, &t->record);
+	enum reason verdict;
 
+	if (t->recorded)
+		return STEP_NEXT; /* the request is repeated: the same access */
+	verdict = record_open(t->env->audit, t->env->loop, &t->access, on_recorded, t, &t->record);
 	if (verdict != REASON_OK)
 		return refuse_step(t, verdict);
 	t->recorded = true;
@@ -514,15 +630,14 @@ static void on_progress(void *ctx)
 	struct relay_count count;
 
 	OBJ_CAST(t, ctx, TUNNEL_MAGIC);
-	relay_count(t->relay, &count);
+	count_bytes(t, &count);
 	record_progress(t->env->audit, &t->access, &count, loop_now_ms(t->env->loop));
 	(void)deadline_set(&t->progress, t->conf->audit.progress_ms); /* the timer is there already */
 }
 
-/* Everything that may fail for want of memory comes before the 200. */
-static enum step accept_and_relay(struct tunnel *t)
+static struct relay_limits relay_limits(const struct tunnel *t)
 {
-	struct relay_limits limits = {
+	return (struct relay_limits){
 		.idle_ms = t->conf->deadlines.idle,
 		.half_closed_ms = t->conf->deadlines.half_closed,
 		.stall_ms = t->conf->deadlines.stall,
@@ -530,24 +645,38 @@ static enum step accept_and_relay(struct tunnel *t)
 		.buffer = t->env->buffer,
 		.buffer_bytes = t->env->buffer_bytes,
 	};
+}
 
-	t->target = tcp_stream_new(t->env->loop, t->target_fd, t->conf->deadlines.linger);
+/* Both streams, and the timer of progress records. */
+static bool open_streams(struct tunnel *t, struct stream *open_client(struct request *r))
+{
+	struct request *r = t->request;
+
 	if (!t->target)
-		return refuse_step(t, REASON_NO_MEMORY);
-	t->target_fd = -1;
-	if (!deadline_set(&t->progress, t->conf->audit.progress_ms)) {
-		stream_close(t->target, STREAM_CLOSE_ABORT);
-		return refuse_step(t, REASON_NO_MEMORY);
+		t->target = tcp_stream_new(t->env->loop, t->target_fd, t->conf->deadlines.linger);
+	if (t->target)
+		t->target_fd = -1;
+	if (!t->target || !deadline_set(&t->progress, t->conf->audit.progress_ms)) {
+		refuse(t, REASON_NO_MEMORY);
+		return false;
 	}
-	t->client = request_accept(t->request);
+	if (!t->client)
+		t->client = open_client(r);
 	if (!t->client) {
-		struct request *r = t->request;
-
-		stream_close(t->target, STREAM_CLOSE_ABORT);
 		vanish(t, REASON_CLIENT_GONE);
 		request_end(r);
-		return STEP_DONE;
+		return false;
 	}
+	return true;
+}
+
+/* Everything that may fail for want of memory comes before the 200. */
+static enum step accept_and_relay(struct tunnel *t)
+{
+	struct relay_limits limits = relay_limits(t);
+
+	if (!open_streams(t, request_accept))
+		return STEP_DONE;
 	stats_inc(STAT_TUNNELS);
 	stats_inc(STAT_TUNNELS_OPENED);
 	t->relay = relay_start(t->env->loop, t->client, t->target, &limits, on_relayed, t);
@@ -568,17 +697,124 @@ static enum step accept_and_relay(struct tunnel *t)
 	return STEP_WAIT;
 }
 
-static enum step (*const steps[])(struct tunnel *t) = {
+/* --- forwarding --- */
+
+/* What may be sent a second time when the first one met a connection that was closing (RFC 9110 9.2.2). */
+static bool is_repeatable(const struct request *r)
+{
+	switch (r->method) {
+	case HEAD_GET:
+	case HEAD_HEAD:
+	case HEAD_OPTIONS:
+	case HEAD_TRACE:
+		return r->framing.kind == FRAMING_NONE && !r->upgrade;
+	default:
+		return false;
+	}
+}
+
+/* Over a connection that a request of this user to this target left idle, when the policy allows its address now. */
+static enum step reuse(struct tunnel *t)
+{
+	const struct request *r = t->request;
+	struct policy_question q = question(t);
+	struct pool_key key = { .user = t->user, .host = q.host->text, .port = q.port };
+	struct policy_answer answer;
+
+	if (!t->access.forwarded || !t->env->pool || !is_repeatable(r))
+		return STEP_NEXT;
+	t->target = pool_take(t->env->pool, &key, &t->access.address, &t->access.local);
+	if (!t->target)
+		return STEP_NEXT;
+	answer = policy_address(t->env->policy, &q, &t->access.address);
+	if (answer.verdict != POLICY_ALLOW) {
+		stream_close(t->target, STREAM_CLOSE_ABORT);
+		t->target = NULL;
+		t->access.address.len = t->access.local.len = 0;
+		return STEP_NEXT;
+	}
+	t->policy = policy_ref(t->env->policy);
+	t->access.rule = answer.rule;
+	t->reused = true;
+	stats_inc(STAT_REUSED);
+	skip_to(t, record);
+	return STEP_NEXT;
+}
+
+/* The connection was closed under the request: once more, over a fresh one to the same address, which is on record. */
+static void repeat(struct tunnel *t)
+{
+	(void)leave_exchange(t, REASON_TARGET_RESET);
+	stream_attach(t->client, NULL, NULL);
+	t->reused = false;
+	t->access.local.len = 0;
+	if (!take_addresses(t, &t->access.address, 1)) {
+		refuse(t, REASON_NO_MEMORY);
+		return;
+	}
+	t->choice->rules[0] = t->access.rule;
+	t->at = 0;
+	skip_to(t, dial);
+	go_on(t);
+}
+
+static void on_exchanged(void *ctx, enum reason reason)
+{
+	struct tunnel *t;
+
+	OBJ_CAST(t, ctx, TUNNEL_MAGIC);
+	if (t->reused && exchange_is_untouched(t->exchange) &&
+	    (reason == REASON_RESPONSE_INCOMPLETE || reason == REASON_RESPONSE_INVALID))
+		repeat(t);
+	else
+		end(t, reason);
+}
+
+static enum step forward(struct tunnel *t)
+{
+	struct exchange_limits limits = {
+		.relay = relay_limits(t),
+		.response_ms = t->conf->deadlines.response,
+		.head = {
+			.request_line_bytes = t->conf->http.request_line_bytes,
+			.head_bytes = t->conf->http.head_bytes,
+			.fields = t->conf->http.fields,
+		},
+	};
+
+	if (!t->access.forwarded)
+		return STEP_NEXT;
+	if (!open_streams(t, request_exchange))
+		return STEP_DONE;
+	t->exchange = exchange_start(t->env->loop, t->request, t->client, t->target, &limits, on_exchanged, t);
+	if (!t->exchange)
+		return refuse_step(t, REASON_NO_MEMORY);
+	t->relaying = true;
+	TAILQ_INSERT_TAIL(&t->env->relaying, t, entry);
+	return STEP_WAIT;
+}
+
+static step_fn *const steps[] = {
 	screen,
 	authenticate,
+	last_hop,
 	authorise_name,
+	reuse,
 	resolve,
 	authorise_addresses,
 	dial,
 	record,
 	confirm,
+	forward,
 	accept_and_relay,
 };
+
+/* Whatever comes next, it is that step. */
+static void skip_to(struct tunnel *t, step_fn *step)
+{
+	while (steps[t->at + 1] != step)
+		t->at++;
+}
 
 static void run(struct tunnel *t)
 {
@@ -591,6 +827,7 @@ static void run(struct tunnel *t)
 static void on_review(void *ctx)
 {
 	struct tunnel_env *env = ctx;
+	enum reason verdict;
 	struct tunnel *t;
 
 	for (int i = 0; i < REVIEWS_PER_TURN; i++) {
@@ -598,8 +835,10 @@ static void on_review(void *ctx)
 		if (!t || t->generation == env->generation)
 			return;
 		OBJ_CHECK(t, TUNNEL_MAGIC);
-		if (judge_again(t) != REASON_OK) {
-			finish(t, REASON_REVOKED);
+		verdict = judge_again(t);
+		if (verdict != REASON_OK) {
+			/* who has not been answered yet is told why not */
+			end(t, t->exchange && exchange_can_refuse(t->exchange) ? verdict : REASON_REVOKED);
 			continue;
 		}
 		TAILQ_REMOVE(&env->relaying, t, entry);
@@ -617,6 +856,8 @@ void tunnels_init(struct tunnel_env *env)
 void tunnels_review(struct tunnel_env *env)
 {
 	env->generation++;
+	if (env->pool)
+		pool_empty(env->pool);
 	loop_post(env->loop, &env->review);
 }
 
@@ -643,6 +884,7 @@ static void *begin(void *ctx, struct request *r)
 	t->target_fd = -1;
 	deadline_init(&t->deadline, env->loop, on_deadline, t);
 	deadline_init(&t->progress, env->loop, on_progress, t);
+	loop_task_init(&t->redial, on_redial, t);
 	audit_id(t->access.id);
 	t->access.client = r->client;
 	t->access.protocol = r->protocol;
@@ -659,7 +901,7 @@ static void gone(void *object, enum reason reason)
 	struct tunnel *t;
 
 	OBJ_CAST(t, object, TUNNEL_MAGIC);
-	if (t->relaying)
+	if (t->relaying && (!t->exchange || exchange_status(t->exchange) != 0))
 		finish(t, reason);
 	else
 		vanish(t, reason);

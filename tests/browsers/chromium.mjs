@@ -34,11 +34,13 @@ session.on("Fetch.authRequired", ({ requestId, request, authChallenge }) => {
 await session.send("Fetch.enable", { handleAuthRequests: true });
 
 const commands = {
+	// The page of an error comes late: it would push out what is asked for next.
 	async open({ url }) {
 		try {
 			await page.goto(url, { timeout: 60000 });
 			return null;
 		} catch (error) {
+			await page.waitForURL("chrome-error://**", { timeout: 10000 }).catch(() => {});
 			return error.message;
 		}
 	},

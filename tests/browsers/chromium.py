@@ -11,7 +11,7 @@ from pathlib import Path
 from wait import until
 
 START_S = 60
-REPLY_S = 80
+REPLY_S = 160
 
 # As root there is no sandbox; the others keep a test quiet.
 QUIET = [

@@ -26,12 +26,12 @@ from website import Site  # noqa: E402
 
 # Where node_modules is, and where the pictures go.
 BUILD = Path(os.environ.get("ADIT_BROWSERS", TOP / "build/browsers"))
-TEST_TIMEOUT_S = 150
+TEST_TIMEOUT_S = 240
 
-# The protocols between browser and proxy, and how the proxy is configured for each.
-PROTOCOLS = {"http/1.1": {}}
+# The protocols between browser and proxy: what each is called in records, and how a listener is configured for it.
+PROTOCOLS = {"h1": ("http/1.1", {"http2": "off"}), "h2": ("h2", {})}
 
-HOSTS = ["site.test", *(f"p{i}.site.test" for i in range(1, 6))]
+HOSTS = ["site.test", *(f"p{i}.site.test" for i in range(1, 21))]
 
 
 def pytest_configure(config):
@@ -77,6 +77,14 @@ def site(certificate):
     site.close()
 
 
+@pytest.fixture
+def plain_site(certificate):
+    """The same without TLS."""
+    site = Site(None)
+    yield site
+    site.close()
+
+
 @pytest.fixture(scope="session")
 def profiles(lab, port, tmp_path_factory):
     """profiles(password): a Firefox profile in which that login is saved, to be copied."""
@@ -93,33 +101,36 @@ def profiles(lab, port, tmp_path_factory):
     return get
 
 
-@pytest.fixture(params=list(PROTOCOLS))
-def protocol(request):
-    return request.param
+@pytest.fixture
+def protocol(http):
+    """As records call the one of this run: the other suite's fixture runs every test once for each."""
+    return PROTOCOLS[http][0]
 
 
 @pytest.fixture(params=["firefox", "chromium"])
 def browser(request, lab, port, profiles, tmp_path):
-    """browser(password): started, with that password of alice's saved."""
+    """browser(password): started, with that password of alice's saved; preferences are Firefox's."""
     running = []
 
-    def start(password=pki.PASSWORD):
+    def start(password=pki.PASSWORD, **preferences):
         folder = tmp_path / request.param
         names = ["proxy.test", *HOSTS]
         if request.param == "firefox":
             each = Firefox(folder, names, lab.certificates.ca, port, template=profiles(password))
+            each.prefer({name.replace("__", "."): value for name, value in preferences.items()})
         else:
             each = Chromium(folder, names, lab.certificates.ca, port, BUILD).save_login("alice", password)
         running.append(each)
         return each.start()
 
+    start.name = request.param
     yield start
     for each in running:
         each.stop()
 
 
 @pytest.fixture
-def serve(start, port, protocol):
+def serve(start, port, http):
     """serve({changes}): the proxy, at the port that browsers know, its PAC file switched on."""
 
     def make(changes=None):
@@ -130,7 +141,7 @@ def serve(start, port, protocol):
         }
         return start(program.merge(base, changes or {}))
 
-    make.listener = {"address": f"127.0.0.1:{port}"} | PROTOCOLS[protocol]
+    make.listener = {"address": f"127.0.0.1:{port}"} | PROTOCOLS[http][1]
     return make
 
 

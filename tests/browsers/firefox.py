@@ -12,7 +12,9 @@ import subprocess
 from wait import until
 
 START_S = 60
-REPLY_S = 80
+SCRIPT_S = 150
+REPLY_S = SCRIPT_S + 10
+PATIENCE_S = 80
 
 # What a worker's administrator would set, then what keeps a test quiet. Everything about how Firefox talks to a proxy
 # (speculative connections, numbers of connections, time-outs) stays as it is shipped.
@@ -99,11 +101,16 @@ class Firefox:
             "network.proxy.autoconfig_url": self.pac,
             "network.dns.localDomains": ",".join(names),
         }
-        lines = (f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in prefs.items())
-        (self.profile / "user.js").write_text("".join(lines))
+        self.prefer(prefs)
         database = f"sql:{self.profile}"
         for arguments in (["-N", "--empty-password"], ["-A", "-n", "tests", "-t", "C,,", "-i", ca]):
             subprocess.run(["certutil", "-d", database, *map(str, arguments)], check=True, timeout=60)
+
+    def prefer(self, preferences):
+        """From the next start on."""
+        with (self.profile / "user.js").open("a") as file:
+            for name, value in preferences.items():
+                file.write(f"user_pref({json.dumps(name)}, {json.dumps(value)});\n")
 
     def save_login(self, user, password, realm="adit"):
         """As the login manager would after "Save": under the proxy's host, port and realm. The scripts that tests run
@@ -138,7 +145,7 @@ class Firefox:
         self.buffer = b""
         self.number = 0
         self._message()  # what it is and which version it speaks
-        timeouts = {"pageLoad": 60000, "script": 75000}
+        timeouts = {"pageLoad": 60000, "script": SCRIPT_S * 1000}
         self.command("WebDriver:NewSession", {"unhandledPromptBehavior": "ignore", "timeouts": timeouts})
         return self
 
@@ -198,7 +205,7 @@ class Firefox:
             self._error_page()
             return str(problem)
         for last in (False, False, True):
-            question = until(self._question_or_page, "a dialogue, or the end of loading", REPLY_S)
+            question = until(self._question_or_page, "a dialogue, or the end of loading", PATIENCE_S)
             if question is True:
                 return None
             self.command("WebDriver:DismissAlert" if last else "WebDriver:AcceptAlert")
@@ -208,7 +215,7 @@ class Firefox:
     def _error_page(self):
         """It is filled in by and by: there when its headline is to be seen."""
         shown = f"document.documentURI.startsWith('about:neterror') ? ({WORDS})(document) : ''"
-        until(lambda: "proxy" in (self.run(shown) or ""), "the text of the error page", REPLY_S)
+        until(lambda: "proxy" in (self.run(shown) or ""), "the text of the error page", PATIENCE_S)
 
     def _question_or_page(self):
         """The text of the dialogue that is open, or True when there is none and the page is there. It may open between

@@ -1,7 +1,11 @@
-"""What a remote worker's browser does, with nothing set but one URL: a page, large and many transfers, a WebSocket, a
-wrong password, a proxy that is restarted, and what it does on the wire when it is asked for its login."""
+"""What a remote worker's browser does, with nothing set but one URL: pages by https:// and http://, large and many
+transfers, WebSockets, a wrong password, sites that are refused, a proxy that is reloaded, drained and restarted, and
+what it does on the wire when it is asked for its login. All of it over HTTP/1.1 and over HTTP/2."""
 
 import datetime
+import hashlib
+import signal
+from collections import Counter
 
 import origin as origins
 import pki
@@ -25,13 +29,27 @@ def opens(proxy, site):
 
 
 def url(site, path="/", host="site.test"):
-    return f"https://{host}:{site.port}{path}"
+    return f"{'https' if site.server.tls else 'http'}://{host}:{site.port}{path}"
 
 
-def page_is_there(browser, site):
-    problem = browser.open(url(site))
+def page_is_there(browser, site, host="site.test"):
+    problem = browser.open(url(site, host=host))
     assert problem is None, problem
     assert browser.run("document.title") == "through the tunnel"
+
+
+def shared(records):
+    """How many of the accesses came by the connection that had the most of them."""
+    return max(Counter(record["connection"] for record in records).values())
+
+
+def assert_carried(records, http, at_least):
+    """Over HTTP/2 accesses share a connection, over HTTP/1.1 each tunnel has its own."""
+    assert {record["protocol"] for record in records} == {{"h1": "http/1.1", "h2": "h2"}[http]}
+    if http == "h2":
+        assert shared(records) >= at_least
+    else:
+        assert shared(records) == 1
 
 
 def test_page(serve, site, browser, picture, protocol):
@@ -87,7 +105,7 @@ def test_websocket(serve, site, browser, picture):
     assert len(site.paths("/echo")) == 1
 
 
-def test_thirty_at_once(serve, site, browser, picture):
+def test_thirty_at_once(serve, site, browser, picture, http):
     """Each is answered only when all of them have arrived. Browsers open six connections to a name, so: five names."""
     proxy = serve()
     worker = browser()
@@ -97,7 +115,8 @@ def test_thirty_at_once(serve, site, browser, picture):
     picture(worker)
     assert [result.get("error") for result in results] == [None] * 30
     assert {result["sum"] for result in results} == {origins.digest(b"all here")}
-    assert len({record["connection"] for record in opens(proxy, site)}) >= 30
+    assert len(opens(proxy, site)) >= 30
+    assert_carried(opens(proxy, site), http, 20)
 
 
 def test_wrong_password(serve, site, browser, picture, note):
@@ -174,4 +193,152 @@ def lines(records):
         time = datetime.datetime.fromisoformat(record["time"])
         since = (time - datetime.datetime.fromisoformat(records[0]["time"])).total_seconds()
         yield f"{since:7.3f} s  connection {number:2}  {record['method']} {record['target'][:40]:40}  " \
-            f"{record['status']} {record.get('reason', '')} {record.get('user') or record.get('claimed_user', '-')}\n"
+            f"{record.get('status', '-')} {record.get('reason', '')} {record.get('user') or record.get('claimed_user', '-')}\n"
+
+
+# --- http:// ---
+
+
+def requests(proxy, site, method):
+    return [record for record in opens(proxy, site) if record["method"] == method]
+
+
+def test_plain_page(serve, plain_site, browser, picture, http, note):
+    """A page by http:// with pictures from five other origins, a form, an upload: forwarded, all of it on record."""
+    proxy = serve()
+    worker = browser()
+    problem = worker.open(url(plain_site, "/plain.html"))
+    assert problem is None, problem
+    assert worker.run("document.title") == "in the clear"
+    assert worker.run("document.getElementById('script').textContent") == "the script runs"
+    assert worker.run("getComputedStyle(document.body).color") == "rgb(20, 40, 60)"
+    sources = [url(plain_site, f"/picture.svg?i={i}", f"p{i % 5 + 1}.site.test") for i in range(20)]
+    assert worker.run(f"pictures({sources})") == [64] * 20
+    bytes_up = bytes((i * 31 + (i >> 8)) & 255 for i in range(3_000_000))
+    assert worker.run("post('/upload', 3000000)") == hashlib.sha256(bytes_up).hexdigest()
+    worker.run("(document.getElementById('text').value = 'posted', document.getElementById('form').submit())")
+    answer = hashlib.sha256(b"text=posted").hexdigest()
+    until(lambda: answer in (worker.run("document.getElementById('answer').contentDocument?.body?.textContent") or ""),
+          "the answer to the form")
+    assert worker.run("post('/upload', 0)") == hashlib.sha256(b"").hexdigest()
+    picture(worker)
+    worker.stop()
+    note("".join(lines(every_access(proxy))))
+    gets, posts = requests(proxy, plain_site, "GET"), requests(proxy, plain_site, "POST")
+    assert len(gets) >= 23 and len(posts) == 3 and not requests(proxy, plain_site, "CONNECT")
+    assert {record["user"] for record in gets + posts} == {"alice"}
+    assert {record["protocol"] for record in gets + posts} == {{"h1": "http/1.1", "h2": "h2"}[http]}
+    if http == "h2":
+        assert shared(gets) >= 15
+    for _, path, fields in plain_site.requests:
+        assert "Proxy-Authorization" not in fields and "Proxy-Connection" not in fields, path
+        assert fields["Via"].endswith("adit"), path
+
+
+def test_plain_websocket(serve, plain_site, browser, picture, http):
+    """Browsers ask for a tunnel."""
+    proxy = serve()
+    worker = browser()
+    assert worker.open(url(plain_site, "/plain.html")) is None
+    sizes = [0, 1, 65536, 1_000_000]
+    result = worker.run(f"echo('ws://p1.site.test:{plain_site.port}/echo', {sizes})")
+    picture(worker)
+    assert result["opened"] and result["same"]
+    assert result["sizes"] == sizes and result["texts"] == len(sizes)
+    assert result["code"] == 4321 and result["clean"]
+    assert [record["protocol"] for record in requests(proxy, plain_site, "CONNECT")] == \
+        [{"h1": "http/1.1", "h2": "h2"}[http]]
+
+
+# --- many at once ---
+
+
+def test_refused_sites_beside_others(serve, site, browser, picture, http):
+    """A site that the rules deny and one that is down fail, each by itself; everything else goes on."""
+    down = origins.unused_port()
+    proxy = serve({"policy": {"rules": [
+        {"name": "not-this", "action": "deny", "to": ["p3.site.test"], "ports": ["any"]},
+        {"name": "lab", "action": "allow", "to": ["loopback"], "ports": ["any"]},
+    ]}})
+    worker = browser()
+    page_is_there(worker, site)
+    good = [url(site, f"/bytes?n={1_000_000 + i}", f"p{i}.site.test") for i in (1, 2, 4, 5)]
+    bad = [url(site, "/hello", "p3.site.test"), f"https://p1.site.test:{down}/hello"]
+    for _ in range(3):
+        results = worker.run(f"fetchAll({good[:2] + bad + good[2:]})")
+        assert [("error" in result) for result in results] == [False, False, True, True, False, False]
+    assert worker.open(bad[0]), "a page of a site that is denied"
+    picture(worker, "denied")
+    assert worker.open(bad[1]), "a page of a site that is down"
+    picture(worker, "down")
+    page_is_there(worker, site, "p2.site.test")
+    picture(worker, "after")
+    denied = [r for r in proxy.records() if r["kind"] == "deny" and r["status"] != 407 and ".site.test" in r["target"]]
+    assert {(record["status"], record["reason"]) for record in denied} == {(403, "denied"), (502, "dial_refused")}
+    assert {record["protocol"] for record in denied} == {{"h1": "http/1.1", "h2": "h2"}[http]}
+    if http == "h2":
+        assert {record["connection"] for record in denied} & {record["connection"] for record in opens(proxy, site)}
+    worker.stop()
+
+
+def test_hundred_resources_beside_a_download(serve, site, browser, picture, http, note):
+    """From twenty origins, while 300 MB come: they do not wait for it, and it arrives whole."""
+    size = 300_000_000
+    proxy = serve()
+    worker = browser()
+    page_is_there(worker, site)
+    worker.run(f"begin('/bytes?n={size}')")
+    urls = [url(site, f"/hello?i={i}", f"p{i % 20 + 1}.site.test") for i in range(100)]
+    results = worker.run(f"fetchAll({urls})")
+    assert {result.get("sum") for result in results} == {origins.digest(b"hello from the origin\n")}
+    big = worker.run("window.begun")[0]
+    picture(worker)
+    note("".join(lines(every_access(proxy))))
+    assert (big.get("error"), big.get("size")) == (None, size)
+    assert big["sum"] == origins.digest(origins.pattern(size))
+    assert_carried(opens(proxy, site), http, 20)
+    worker.stop()
+
+
+# --- a proxy that changes ---
+
+
+def test_reload_under_it(serve, site, browser, picture, http):
+    """Pages go on loading, over the same connection; what the new rules refuse is refused on it."""
+    proxy = serve()
+    worker = browser()
+    page_is_there(worker, site)
+    page_is_there(worker, site, "p1.site.test")
+    for round_number in range(3):
+        proxy.signal(signal.SIGHUP)
+        until(lambda: proxy.stderr().count("the new configuration is in force") == round_number + 1, "the reload")
+        page_is_there(worker, site, f"p{round_number + 2}.site.test")
+    proxy.config["policy"]["rules"].insert(0, {"name": "gone", "action": "deny", "to": ["p2.site.test"], "ports": ["any"]})
+    proxy.write_config()
+    proxy.signal(signal.SIGHUP)
+    until(lambda: proxy.stderr().count("the new configuration is in force") == 4, "the reload")
+    assert worker.open(url(site, host="p2.site.test")), "a page that the new rules deny"
+    page_is_there(worker, site, "p5.site.test")
+    picture(worker)
+    if http == "h2":
+        first = opens(proxy, site)[0]["connection"]
+        assert sum(record["connection"] == first for record in opens(proxy, site)) >= 5
+    worker.stop()
+
+
+def test_drain_under_it(serve, site, browser, picture):
+    """TERM lets a running download come to its end."""
+    size = 100_000_000
+    proxy = serve({"deadlines": {"drain": "60s"}})
+    worker = browser()
+    page_is_there(worker, site)
+    worker.run(f"begin('/bytes?n={size}')")
+    until(lambda: site.paths("/bytes"), "the request at the origin")
+    proxy.signal(signal.SIGTERM)
+    proxy.said("drain")
+    result = worker.run("window.begun")[0]
+    assert (result.get("error"), result.get("size")) == (None, size)
+    assert result["sum"] == origins.digest(origins.pattern(size))
+    picture(worker)
+    worker.stop()
+    proxy.wait_stopped()

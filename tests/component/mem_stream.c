@@ -10,9 +10,19 @@ static struct mem_stream *of(const struct stream *s)
 	return OBJ_OF(s, struct mem_stream, base);
 }
 
+/* Room for n bytes and a NUL goes in powers of two, so that many small pieces are not copied again and again. */
+static size_t room_for(size_t n)
+{
+	size_t size = 64;
+
+	while (size <= n)
+		size *= 2;
+	return size;
+}
+
 static void append(char **to, size_t *to_n, const void *data, size_t n)
 {
-	char *grown = realloc(*to, *to_n + n + 1);
+	char *grown = *to && room_for(*to_n) == room_for(*to_n + n) ? *to : realloc(*to, room_for(*to_n + n));
 
 	ADIT_ASSERT(grown);
 	if (n > 0)
@@ -51,8 +61,9 @@ static enum stream_io op_read(struct stream *s, void *buf, size_t size, size_t *
 		*n = size < m->in_n ? size : m->in_n;
 		if (m->read_max > 0 && *n > m->read_max)
 			*n = m->read_max;
-		memcpy(buf, m->in, *n);
-		remove_head(m->in, &m->in_n, *n);
+		memcpy(buf, m->in + m->in_at, *n);
+		m->in_at += *n;
+		m->in_n -= *n;
 		if (!m->above)
 			announce(m);
 		else if (m->in_n == 0 && something_to_read(m))
@@ -123,6 +134,11 @@ static void op_secret(struct stream *s, bool on)
 	of(s)->secret = on;
 }
 
+static unsigned op_rtt_us(const struct stream *s)
+{
+	return of(s)->rtt_us;
+}
+
 static void on_grave(void *ctx)
 {
 	struct mem_stream *m = ctx;
@@ -173,6 +189,7 @@ static const struct stream_ops mem_ops = {
 	.watch = op_watch,
 	.pending = op_pending,
 	.secret = op_secret,
+	.rtt_us = op_rtt_us,
 	.close = op_close,
 };
 
@@ -234,6 +251,9 @@ void mem_stream_free(struct mem_stream *m)
 
 void mem_feed(struct mem_stream *m, const void *data, size_t n)
 {
+	if (m->in_at > 0 && m->in_n > 0)
+		memmove(m->in, m->in + m->in_at, m->in_n);
+	m->in_at = 0;
 	append(&m->in, &m->in_n, data, n);
 	announce(m);
 }

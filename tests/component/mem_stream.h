@@ -13,6 +13,7 @@ struct mem_stream {
 	size_t read_max; /* one read gives at most so many; 0: as many as there are */
 	bool above; /* input lies above the descriptor: announced when it is fed, later only by `pending` */
 	bool refuse; /* the next writes fail (fault RESET) */
+	unsigned rtt_us; /* what stream_rtt_us says */
 
 	/* What was seen. */
 	char *out; /* everything that has left */
@@ -28,7 +29,7 @@ struct mem_stream {
 
 	/* inside */
 	char *in, *queue;
-	size_t in_n, queue_n;
+	size_t in_at, in_n, queue_n; /* in: from in_at on */
 	bool in_eof, in_truncated, watching, finish_wanted, buried;
 	enum stream_fault in_fault;
 	struct loop_task readable, drained, fault;

@@ -81,7 +81,7 @@ static void on_accept(void *ctx, int fd, const struct addr *peer)
 {
 	(void)ctx;
 	if (limits_enter(worker.limits, conf, peer) == REASON_OK)
-		conn_accept(&worker, fd, peer, true);
+		conn_accept(&worker, fd, peer, &(struct listen_options){ .close_after_refusal = true, .http2 = true });
 	else
 		close(fd);
 }
@@ -182,6 +182,7 @@ struct access_plan {
 	const char *host;
 	int version; /* of TLS; 0: the highest */
 	size_t bytes;
+	bool offers_h2; /* and speaks HTTP/1.1 all the same */
 };
 
 struct visit {
@@ -229,6 +230,8 @@ static void visit_open(struct visit *v, const struct access_plan *plan)
 	cr_assert_not_null(v->ssl);
 	if (plan->version)
 		(void)SSL_set_max_proto_version(v->ssl, plan->version);
+	if (plan->offers_h2)
+		(void)SSL_set_alpn_protos(v->ssl, (const unsigned char *)"\x02h2", 3);
 	(void)SSL_set_fd(v->ssl, v->fd);
 	SSL_set_connect_state(v->ssl);
 }
@@ -585,7 +588,7 @@ static unsigned long spoilt_access(const struct access_plan *plan, const char *s
 /* Nothing of what happened before is felt. A file that failed is tried again after a second. */
 static void sound_access(const char *what)
 {
-	static const struct access_plan plan = { "127.0.0.1", 0, 100 };
+	static const struct access_plan plan = { "127.0.0.1", 0, 100, false };
 	uint64_t until = clock_mono_ms() + PATIENCE_MS;
 	bool good;
 
@@ -630,8 +633,9 @@ static void finish(void)
 
 TestSuite(faults, .init = begin, .fini = finish, .timeout = 280);
 
-static const struct access_plan plain = { "target.test", 0, SHORT_ACCESS };
-static const struct access_plan tls12 = { "127.0.0.1", TLS1_2_VERSION, SHORT_ACCESS };
+static const struct access_plan plain = { "target.test", 0, SHORT_ACCESS, false };
+static const struct access_plan judged = { "127.0.0.1", 0, SHORT_ACCESS, true };
+static const struct access_plan tls12 = { "127.0.0.1", TLS1_2_VERSION, SHORT_ACCESS, false };
 
 Test(faults, memory_of_ours)
 {
@@ -639,6 +643,7 @@ Test(faults, memory_of_ours)
 	sound_access("nothing");
 	every(&plain, "alloc", "fail", 0);
 	every(&plain, "alloc", "fail", REOPENED);
+	every(&judged, "alloc", "fail", 0);
 	close_proxy();
 }
 
@@ -647,6 +652,7 @@ Test(faults, memory_of_libevent)
 	open_proxy("deny");
 	sound_access("nothing");
 	every(&plain, "libevent", "fail", 0);
+	every(&judged, "libevent", "fail", 0);
 	close_proxy();
 }
 
@@ -655,6 +661,7 @@ Test(faults, memory_of_openssl)
 	open_proxy("deny");
 	sound_access("nothing");
 	every(&plain, "openssl", "fail", 0);
+	every(&judged, "openssl", "fail", 0);
 	close_proxy();
 }
 
@@ -676,10 +683,12 @@ Test(faults, receiving)
 	sound_access("nothing");
 	for (size_t i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++) {
 		every(&plain, "recv", harmless[i], HARMLESS);
+		every(&judged, "recv", harmless[i], HARMLESS);
 		every(&tls12, "recv", harmless[i], HARMLESS);
 	}
 	for (size_t i = 0; i < sizeof(hows) / sizeof(hows[0]); i++) {
 		every(&plain, "recv", hows[i], 0);
+		every(&judged, "recv", hows[i], 0);
 		every(&tls12, "recv", hows[i], 0);
 	}
 	close_proxy();
@@ -818,8 +827,8 @@ Test(faults, recording_when_failure_allows)
 /* Not once, but all the time. */
 Test(faults, always)
 {
-	static const struct access_plan long_13 = { "target.test", 0, LONG_ACCESS };
-	static const struct access_plan long_12 = { "127.0.0.1", TLS1_2_VERSION, LONG_ACCESS };
+	static const struct access_plan long_13 = { "target.test", 0, LONG_ACCESS, false };
+	static const struct access_plan long_12 = { "127.0.0.1", TLS1_2_VERSION, LONG_ACCESS, false };
 	static const struct {
 		const struct access_plan *plan;
 		const char *specification;

@@ -64,7 +64,7 @@ static void setup(void)
 {
 	loop = loop_new_manual();
 	cr_assert_not_null(loop);
-	limits = (struct relay_limits){ IDLE_MS, HALF_MS, STALL_MS, LIFETIME_MS, buffer, BUFFER };
+	limits = (struct relay_limits){ IDLE_MS, HALF_MS, STALL_MS, LIFETIME_MS, buffer, BUFFER, false };
 }
 
 static void teardown(void)
@@ -416,7 +416,7 @@ Test(relay, a_stream_that_is_broken_already_ends_it)
 
 Test(relay, deadlines_may_all_be_off)
 {
-	limits = (struct relay_limits){ DEADLINE_OFF, DEADLINE_OFF, DEADLINE_OFF, DEADLINE_OFF, buffer, BUFFER };
+	limits = (struct relay_limits){ DEADLINE_OFF, DEADLINE_OFF, DEADLINE_OFF, DEADLINE_OFF, buffer, BUFFER, false };
 	open_streams();
 	start();
 	play("bCBcEe");
@@ -433,13 +433,13 @@ Test(relay, each_deadline_alone)
 		const char *script;
 		int reason;
 	} cases[] = {
-		{ { IDLE_MS, DEADLINE_OFF, DEADLINE_OFF, DEADLINE_OFF, buffer, BUFFER }, "EHHI", REASON_IDLE_TIMEOUT },
-		{ { DEADLINE_OFF, HALF_MS, DEADLINE_OFF, DEADLINE_OFF, buffer, BUFFER }, "III", -1 },
-		{ { DEADLINE_OFF, HALF_MS, DEADLINE_OFF, DEADLINE_OFF, buffer, BUFFER }, "IIIE>", -1 },
-		{ { DEADLINE_OFF, HALF_MS, DEADLINE_OFF, DEADLINE_OFF, buffer, BUFFER }, "CE>H", REASON_HALF_CLOSED_TIMEOUT },
-		{ { DEADLINE_OFF, DEADLINE_OFF, STALL_MS, DEADLINE_OFF, buffer, BUFFER }, "IIIbCS", REASON_STALL_TIMEOUT },
-		{ { DEADLINE_OFF, DEADLINE_OFF, STALL_MS, DEADLINE_OFF, buffer, BUFFER }, "bCdIII", -1 },
-		{ { DEADLINE_OFF, DEADLINE_OFF, DEADLINE_OFF, LIFETIME_MS, buffer, BUFFER }, "EbCL", REASON_LIFETIME },
+		{ { IDLE_MS, DEADLINE_OFF, DEADLINE_OFF, DEADLINE_OFF, buffer, BUFFER, false }, "EHHI", REASON_IDLE_TIMEOUT },
+		{ { DEADLINE_OFF, HALF_MS, DEADLINE_OFF, DEADLINE_OFF, buffer, BUFFER, false }, "III", -1 },
+		{ { DEADLINE_OFF, HALF_MS, DEADLINE_OFF, DEADLINE_OFF, buffer, BUFFER, false }, "IIIE>", -1 },
+		{ { DEADLINE_OFF, HALF_MS, DEADLINE_OFF, DEADLINE_OFF, buffer, BUFFER, false }, "CE>H", REASON_HALF_CLOSED_TIMEOUT },
+		{ { DEADLINE_OFF, DEADLINE_OFF, STALL_MS, DEADLINE_OFF, buffer, BUFFER, false }, "IIIbCS", REASON_STALL_TIMEOUT },
+		{ { DEADLINE_OFF, DEADLINE_OFF, STALL_MS, DEADLINE_OFF, buffer, BUFFER, false }, "bCdIII", -1 },
+		{ { DEADLINE_OFF, DEADLINE_OFF, DEADLINE_OFF, LIFETIME_MS, buffer, BUFFER, false }, "EbCL", REASON_LIFETIME },
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

@@ -8,6 +8,7 @@ import ssl
 import struct
 from dataclasses import dataclass, field
 
+import protocols
 from pki import PASSWORD
 
 CHUNK = 65536
@@ -28,6 +29,24 @@ def connect_head(target, user="alice", password=PASSWORD, version="1.1", host=Tr
     return "".join(line + "\r\n" for line in lines).encode() + b"\r\n"
 
 
+def forward_head(url, *fields, method="GET", user="alice", password=PASSWORD, version="1.1", host=True):
+    """A request for http://AUTHORITY/PATH as a proxy is asked for it; `host` may be another one than the URL's."""
+    lines = [f"{method} {url} HTTP/{version}"]
+    if host is not False:
+        lines.append(f"Host: {url.split('/')[2].split('?')[0] if host is True else host}")
+    if user is not None:
+        lines.append(f"Proxy-Authorization: Basic {basic(user, password)}")
+    lines += fields
+    return "".join(line + "\r\n" for line in lines).encode("latin-1") + b"\r\n"
+
+
+BROKEN = ("truncated", "reset")  # ends that nobody may take for a clean one
+
+
+class Cut(AssertionError):
+    """The connection ended within a message."""
+
+
 @dataclass
 class Response:
     version: str
@@ -36,6 +55,8 @@ class Response:
     fields: list
     body: bytes = b""
     names: list = field(default_factory=list)
+    trailers: list = field(default_factory=list)
+    interim: list = field(default_factory=list)  # the 1xx before it
 
     def get(self, name, default=None):
         values = [value for key, value in self.fields if key.lower() == name.lower()]
@@ -55,6 +76,8 @@ class Response:
 
 
 def client_context(ca, low=ssl.TLSVersion.TLSv1_2, high=ssl.TLSVersion.TLSv1_3, alpn=None, check=True):
+    """alpn: None is what the protocol of the test needs."""
+    alpn = protocols.alpn() if alpn is None else alpn
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(ca)
     context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # Python sets it; here a truncation must not look like an end
@@ -66,7 +89,115 @@ def client_context(ca, low=ssl.TLSVersion.TLSv1_2, high=ssl.TLSVersion.TLSv1_3, 
     return context
 
 
-class Conn:
+class Reader:
+    """What can be done with whatever has recv and send."""
+
+    late_fields = None  # where messages are streams: what stands behind a body that has ended
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def recv_exactly(self, size):
+        data = bytearray()
+        while len(data) < size:
+            chunk = self.recv(size - len(data))
+            if not chunk:
+                raise Cut(f"{len(data)} of {size} bytes, then end: {self.end}")
+            data += chunk
+        return bytes(data)
+
+    def recv_all(self):
+        data = bytearray()
+        while chunk := self.recv():
+            data += chunk
+        return bytes(data)
+
+    # --- HTTP ---
+
+    def _line(self):
+        line = bytearray()
+        while not line.endswith(b"\r\n"):
+            byte = self.recv(1)
+            if not byte:
+                raise Cut(f"end ({self.end}) within a response head after {bytes(line)!r}")
+            line += byte
+        return line[:-2].decode("latin-1")
+
+    def response(self, tunnel=True):
+        """One response; a 2xx has no body when it answers CONNECT."""
+        status_line = self._line()
+        version, status, reason = (status_line.split(" ", 2) + [""])[:3]
+        assert version.startswith("HTTP/1."), status_line
+        fields = []
+        while line := self._line():
+            name, _, value = line.partition(":")
+            fields.append((name, value.strip()))
+        response = Response(version, int(status), reason, fields)
+        if not (tunnel and 200 <= response.status < 300):
+            length = response.get("Content-Length")
+            response.body = self.recv_all() if length is None else self.recv_exactly(int(length))
+        return response
+
+    def ask(self, head):
+        self.send(head)
+        return self.response(tunnel=head.startswith(b"CONNECT"))
+
+    def _fields(self):
+        fields = []
+        while line := self._line():
+            name, colon, value = line.partition(":")
+            assert colon and name and name == name.strip(), f"no field line: {line!r}"
+            fields.append((name, value.strip()))
+        return fields
+
+    def response_head(self):
+        status_line = self._line()
+        version, status, reason = (status_line.split(" ", 2) + [""])[:3]
+        assert version in ("HTTP/1.0", "HTTP/1.1") and status.isdigit() and len(status) == 3, status_line
+        return Response(version, int(status), reason, self._fields())
+
+    def message(self, method="GET"):
+        """One final response to a request of this method, read as strictly as RFC 9112 6.3 has it; Cut when it breaks
+        off. What comes until the end of the connection is whole only with a close_notify."""
+        interim = []
+        while (response := self.response_head()).status < 200 and response.status != 101:
+            interim.append(response)
+        response.interim = interim
+        length, coding = response.get("Content-Length"), response.get("Transfer-Encoding")
+        if method == "HEAD" or response.status in (101, 204, 304):
+            return response
+        if self.late_fields is not None:
+            response.body = self.recv_all()
+            if self.end != "clean" or len(response.body) != int(length or len(response.body)):
+                raise Cut(f"{len(response.body)} bytes, then end: {self.end}")
+            response.trailers = self.late_fields()
+            return response
+        assert length is None or coding is None, f"length and coding: {response}"
+        if coding is not None:
+            assert coding == "chunked" and response.version == "HTTP/1.1", str(response)
+            body = bytearray()
+            while size := int(self._line().split(";")[0], 16):
+                body += self.recv_exactly(size)
+                assert self.recv_exactly(2) == b"\r\n"
+            response.body, response.trailers = bytes(body), self._fields()
+        elif length is not None:
+            response.body = self.recv_exactly(int(length))
+        else:
+            response.body = self.recv_all()
+            if self.end != "clean":
+                raise Cut(f"{len(response.body)} bytes, then end: {self.end}")
+        return response
+
+    def get(self, url, *fields, body=b"", **options):
+        """Asks for a URL by its absolute form, and takes the answer."""
+        self.send(forward_head(url, *fields, **options) + body)
+        return self.message(options.get("method", "GET"))
+
+
+class Conn(Reader):
     """One connection. `end` says how the other side finished: "clean" (close_notify, or FIN without TLS), "truncated"
     (FIN without close_notify), "reset"."""
 
@@ -84,12 +215,6 @@ class Conn:
         self.tls = None
         self.end = None
         self.buffer = bytearray()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.close()
 
     # --- TLS ---
 
@@ -133,6 +258,10 @@ class Conn:
         while view:
             view = view[self.tls.write(view[:16384]) :]
             self._flush()
+
+    def queue(self, data):
+        """To go out together with what comes next."""
+        self.tls.write(data)
 
     def send_record_by_record(self, pieces):
         """Each piece in a record and a segment of its own."""
@@ -182,21 +311,6 @@ class Conn:
                 raise
             self.end = "truncated"
         return b""
-
-    def recv_exactly(self, size):
-        data = bytearray()
-        while len(data) < size:
-            chunk = self.recv(size - len(data))
-            if not chunk:
-                raise AssertionError(f"{len(data)} of {size} bytes, then end: {self.end}")
-            data += chunk
-        return bytes(data)
-
-    def recv_all(self):
-        data = bytearray()
-        while chunk := self.recv():
-            data += chunk
-        return bytes(data)
 
     def exchange(self, data, finish=True):
         """Sends all of data while receiving, then close_notify if wanted, then receives to the end."""
@@ -266,33 +380,3 @@ class Conn:
 
     def close(self):
         self.sock.close()
-
-    # --- HTTP ---
-
-    def _line(self):
-        line = bytearray()
-        while not line.endswith(b"\r\n"):
-            byte = self.recv(1)
-            if not byte:
-                raise AssertionError(f"end ({self.end}) within a response head after {bytes(line)!r}")
-            line += byte
-        return line[:-2].decode("latin-1")
-
-    def response(self, tunnel=True):
-        """One response; a 2xx has no body when it answers CONNECT."""
-        status_line = self._line()
-        version, status, reason = (status_line.split(" ", 2) + [""])[:3]
-        assert version.startswith("HTTP/1."), status_line
-        fields = []
-        while line := self._line():
-            name, _, value = line.partition(":")
-            fields.append((name, value.strip()))
-        response = Response(version, int(status), reason, fields)
-        if not (tunnel and 200 <= response.status < 300):
-            length = response.get("Content-Length")
-            response.body = self.recv_all() if length is None else self.recv_exactly(int(length))
-        return response
-
-    def ask(self, head):
-        self.send(head)
-        return self.response(tunnel=head.startswith(b"CONNECT"))

@@ -14,7 +14,9 @@ import client
 import nameserver
 import origin as origins
 import pki
+import protocols
 import proxy as program
+from http_origin import HttpOrigin
 
 TEST_TIMEOUT_S = 90 * max(1.0, float(os.environ.get("ADIT_E2E_SCALE", "1")))  # see probe.py
 
@@ -40,16 +42,37 @@ class Lab:
     def __init__(self, folder):
         self.folder = folder
         self.certificates = pki.Certificates(folder)
-        self.context = client.client_context(self.certificates.ca)
+        self.contexts = {}
         self.htpasswd_text = "".join(
             pki.htpasswd_line(user, options=options) + "\n" for user, options in pki.USERS.items()
         )
         self.names = nameserver.NameServer(dict(ZONE))
 
+    @property
+    def context(self):
+        """Of the protocol of the test."""
+        if protocols.current not in self.contexts:
+            self.contexts[protocols.current] = client.client_context(self.certificates.ca)
+        return self.contexts[protocols.current]
+
 
 def pytest_collection_modifyitems(config, items):
     if program.binary() is None:
         raise pytest.UsageError("no adit to test: build it, or name it in $ADIT")
+
+
+def pytest_generate_tests(metafunc):
+    """The same tests by each protocol."""
+    choice = protocols.of(metafunc.module.__name__ + ".py", metafunc.definition.originalname)
+    metafunc.parametrize("http", choice, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def http(request):
+    """The protocol by which this run of the test speaks with the proxy: "h1" or "h2"."""
+    protocols.current = request.param
+    yield request.param
+    protocols.current = "h1"
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -167,6 +190,18 @@ def origin():
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture
+def web_origin(origin):
+    """web_origin(answer): an HTTP origin that answers as it is told."""
+
+    def make(*arguments, **options):
+        made = HttpOrigin(*arguments, **options)
+        origin.keep(made)
+        return made
+
+    return make
 
 
 @pytest.fixture

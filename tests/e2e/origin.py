@@ -337,6 +337,8 @@ class _WebServer(http.server.ThreadingHTTPServer):
     def get_request(self):
         # The handshake happens at the first read, in the connection's own thread.
         sock, peer = super().get_request()
+        if self.tls is None:
+            return sock, peer
         return self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False), peer
 
     def handle_error(self, request, client_address):
@@ -344,7 +346,7 @@ class _WebServer(http.server.ThreadingHTTPServer):
 
 
 class Web:
-    """An https origin with a certificate of the tests' own authority."""
+    """An https origin with a certificate of the tests' own authority; without one, an http origin."""
 
     def __init__(self, certificate, folder, host="127.0.0.1", handler=WebHandler):
         self.folder = folder
@@ -357,10 +359,13 @@ class Web:
             address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
         self.server = Server((host, 0), functools.partial(handler, directory=str(folder)))
-        self.server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.server.tls.load_cert_chain(*certificate)
+        self.server.tls = None
+        if certificate is not None:
+            self.server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.server.tls.load_cert_chain(*certificate)
         self.port = self.server.server_address[1]
-        self.url = f"https://[{host}]:{self.port}" if ":" in host else f"https://{host}:{self.port}"
+        scheme = "http" if certificate is None else "https"
+        self.url = f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def together(self, n):

@@ -13,6 +13,8 @@ from collections import Counter
 from pathlib import Path
 
 import client
+import h2client
+import protocols
 from wait import PATIENCE_S, until
 
 TOP = Path(__file__).resolve().parents[2]
@@ -108,6 +110,7 @@ class Proxy:
             "dns": {"servers": [self.lab.names.address]},
             "limits": {"handshakes_per_prefix": "off"},
             "deadlines": {"drain": "5s"},
+            "forward": {"idle": "3s"},  # the leak gate waits for them
             "workers": WORKERS,
         }
 
@@ -219,7 +222,13 @@ class Proxy:
     # --- clients ---
 
     def tcp(self, **options):
-        return client.Conn(self.address, **options)
+        """A connection by which requests are made in the protocol of the test."""
+        return {"h1": client.Conn, "h2": h2client.Tunnel}[protocols.current](self.address, **options)
+
+    def h2(self, context=None, **options):
+        """An HTTP/2 connection with all that can be done on it."""
+        link = h2client.Connection(self.address, **options)
+        return link.start_tls(context or self.lab.context).handshake()
 
     def open(self, context=None, server_name="proxy.test", session=None, **options):
         """A connection after its TLS handshake."""

@@ -10,7 +10,7 @@ import time
 from datetime import datetime
 
 import pytest
-from client import Conn, connect_head
+from client import connect_head
 from origin import echo, silent
 from pki import htpasswd_line, run
 from proxy import Proxy, adit
@@ -19,7 +19,7 @@ from wait import until
 ULID = re.compile(r"^[0-9A-HJKMNP-TV-Z]{26}$")
 
 
-def test_open_and_close_of_a_tunnel(proxy, origin):
+def test_open_and_close_of_a_tunnel(proxy, origin, http):
     target = origin(echo)
     with proxy.tunnel(f"origin.test:{target.port}") as conn:
         opened = proxy.record_of(conn, "open")
@@ -32,7 +32,7 @@ def test_open_and_close_of_a_tunnel(proxy, origin):
     expected = {
         "node": "e2e", "user": "alice", "client": "127.0.0.1", "client_port": conn.name[1], "listener": "127.0.0.1",
         "listener_port": proxy.port, "tls_version": "TLSv1.3", "tls_cipher": cipher, "tls_sni": "proxy.test",
-        "protocol": "http/1.1", "method": "CONNECT", "target": f"origin.test:{target.port}", "address": "127.0.0.1",
+        "protocol": {"h1": "http/1.1", "h2": "h2"}[http], "method": "CONNECT", "target": f"origin.test:{target.port}", "address": "127.0.0.1",
         "address_port": target.port, "local": "127.0.0.1", "local_port": target.only().peer[1], "rule": "lab",
         "status": 200,
     }
@@ -71,7 +71,7 @@ def test_kill_9_loses_no_record(start, lab, origin):
         def client():
             while not stop.is_set():
                 try:
-                    with Conn(proxy.address, timeout=10) as conn:
+                    with proxy.tcp(timeout=10) as conn:
                         conn.start_tls(lab.context).handshake()
                         if conn.ask(connect_head(target)).status == 200:
                             with lock:

@@ -30,7 +30,7 @@ def problems(result):
 def test_version_and_help():
     result = adit("--version")
     assert result.returncode == 0
-    for library in ("adit", "OpenSSL", "libevent", "c-ares", "libyaml"):
+    for library in ("adit", "OpenSSL", "libevent", "c-ares", "libyaml", "libnghttp2"):
         assert library.lower() in result.stdout.lower()
     result = adit("--help")
     assert result.returncode == 0
@@ -157,7 +157,7 @@ def test_serve_by_options_alone(lab, start, tmp_path):
     ]
     start.launch(proxy)
     response = proxy.refused("127.0.0.1:9")
-    assert response.status == 403  # the standard policy: port 443 of public addresses
+    assert response.status == 403  # the standard policy: public addresses, and port 443 for tunnels
 
 
 def test_options_override_the_file(lab, start, tmp_path):

@@ -5,7 +5,7 @@ import os
 import resource
 
 import pytest
-from client import Conn, connect_head
+from client import connect_head
 from origin import echo
 from wait import stays, until
 
@@ -51,7 +51,7 @@ def complaints(proxy):
 def exhaust(proxy, tunnels, room):
     """Clients that wait at the door: more than there is room for. (clients, the limit as it was)"""
     before = limit(proxy, in_use(proxy) + room)
-    waiting = [Conn(proxy.address) for _ in range(room + 30)]
+    waiting = [proxy.tcp() for _ in range(room + 30)]
     until(lambda: complaints(proxy), "a line about it")
     assert alive(tunnels)
     return waiting, before

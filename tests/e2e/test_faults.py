@@ -11,7 +11,7 @@ import time
 
 import faults
 import pytest
-from client import Conn, client_context, connect_head
+from client import client_context, connect_head
 from origin import echo, pattern, sink, source
 from wait import until
 
@@ -37,7 +37,7 @@ def access(proxy, target, timeout=8):
     data = pattern(BYTES)
     conn = None
     try:
-        conn = Conn(proxy.address, timeout=timeout)
+        conn = proxy.tcp(timeout=timeout)
         conn.start_tls(proxy.lab.context).handshake()
         status = conn.ask(connect_head(target)).status
     except (OSError, AssertionError):
@@ -157,7 +157,7 @@ def test_eagain_at_every_record_border(spoilt, origin, version, besides):
     echoes, sinks, sources = origin(echo), origin(sink), origin(source(size))
     with faulty.during("tls:borders" + besides):
         for target, sent in ((echoes, pattern(size)), (sinks, pattern(size)), (sources, b"")):
-            with Conn(proxy.address, timeout=60) as conn:
+            with proxy.tcp(timeout=60) as conn:
                 conn.start_tls(context).handshake()
                 assert conn.ask(connect_head(target.target)).status == 200
                 got = conn.exchange(sent)
@@ -318,7 +318,7 @@ def test_tickets_when_the_clock_jumps(spoilt, origin, tmp_path, version, secret)
     context = client_context(proxy.lab.certificates.ca, high=version)
 
     def visit(session=None):
-        with Conn(proxy.address) as conn:
+        with proxy.tcp() as conn:
             conn.start_tls(context, session=session).handshake()
             assert conn.ask(connect_head(target)).status == 200
             conn.send(b"x")

@@ -211,17 +211,6 @@ def test_HEAD_has_no_body(proxy):
     assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b"\r\n\r\n")
 
 
-def test_http_urls_are_not_forwarded(proxy):
-    request = ["GET http://origin.test/ HTTP/1.1", "Host: origin.test"]
-    response, conn = proxy.ask(head(*request))
-    conn.close()
-    assert response.status == 407 and response.get("Proxy-Authenticate")
-    response, conn = proxy.ask(head(*request, AUTH))
-    conn.close()
-    assert (response.status, response.word()) == (501, "forward_unsupported")
-    assert b"CONNECT" in response.body
-
-
 @pytest.mark.parametrize("request_bytes", [
     b"GET / HTTP/1.1\r\nHost: proxy.test\r\n\r\n",
     b"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n",

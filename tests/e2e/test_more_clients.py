@@ -8,9 +8,12 @@ import io
 import json
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
 from pathlib import Path
 
@@ -291,6 +294,39 @@ def test_go(proxy, go, site):
     lines = go(f"{site}/hello", f"{site}/bytes?n={size}").stdout.decode().splitlines()
     assert lines[0] == f"200 22 {digest(b'hello from the origin' + bytes([10]))}"
     assert lines[1] == f"200 {size} {digest(pattern(size))}"
+
+
+def test_go_agrees_on_h2_and_then_speaks_http1(lab, go_program):
+    """Why the proxy waits for the first bytes: without this test, nobody would know when it has become needless."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*map(str, lab.certificates.proxy))
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    seen = []
+
+    def serve(listener):
+        with context.wrap_socket(listener.accept()[0], server_side=True) as conn:
+            seen.append((conn.selected_alpn_protocol(), conn.recv(8)))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(END_S)
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        env = {
+            "HTTPS_PROXY": f"https://localhost:{listener.getsockname()[1]}", "SSL_CERT_FILE": str(lab.certificates.ca)
+        }
+        refused([go_program, "https://origin.test/"], word="EOF", env=env)
+        server.join(END_S)
+    assert seen == [("h2", b"CONNECT ")]
+
+
+@pytest.mark.parametrize("http2", [True, False])
+def test_go_whatever_the_address_offers(start, lab, go_program, site, http2):
+    proxy = start({"listen": [{"address": "127.0.0.1:0", "http2": http2}]})
+    size = 3_000_000
+    env = {"HTTPS_PROXY": f"https://alice:{PASSWORD}@localhost:{proxy.port}", "SSL_CERT_FILE": str(lab.certificates.ca)}
+    lines = served([go_program, f"{site}/bytes?n={size}"], env=env).stdout.decode().splitlines()
+    assert lines == [f"200 {size} {digest(pattern(size))}"]
+    assert proxy.record(kind="close")["protocol"] == "http/1.1"
 
 
 def test_go_with_a_wrong_password(go, site):

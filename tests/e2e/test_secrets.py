@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from client import basic, connect_head
+from client import BROKEN, Cut, basic, connect_head
 from origin import echo
 from pki import htpasswd_line
 from proxy import adit
@@ -43,6 +43,14 @@ def secretive(start):
 USERS = ["carol", "dan", "erin", "fred"]
 
 
+def refuse_head(conn, head):
+    """400; or HTTP/2 breaks the stream."""
+    try:
+        assert conn.ask(head).status == 400
+    except Cut:
+        assert conn.end in BROKEN
+
+
 def exercise(proxy, target):
     """Right, wrong, unknown, with early data, in a head that is refused, in one that is never finished."""
     for user in USERS:
@@ -53,7 +61,7 @@ def exercise(proxy, target):
     assert proxy.refused(target.target, "nobody", WRONG).status == 407
     for field in ("Content-Length: 5", "Transfer-Encoding: chunked", "Bad Name: x"):
         with proxy.open() as conn:
-            assert conn.ask(connect_head(target.target, "carol", SECRET, fields=[field])).status == 400
+            refuse_head(conn, connect_head(target.target, "carol", SECRET, fields=[field]))
     with proxy.open() as conn:
         conn.send(connect_head(target.target, "carol", SECRET)[:-2])
         conn.finish()
@@ -62,7 +70,7 @@ def exercise(proxy, target):
     request = f"GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\nProxy-Authorization: Basic {login}\r\n\r\n"
     response, conn = proxy.ask(request.encode())
     conn.close()
-    assert response.status == 501
+    assert response.status == 502  # nobody listens there
     proxy.refused("127.0.0.1:1", "carol", SECRET)
     proxy.settle()
 

@@ -333,9 +333,10 @@ static void step(struct script *s)
 	case 's' & 0x1f: client_sends(size_of(script_digit(s))); break;
 	case 't' & 0x1f: loop_advance(loop, times[script_digit(s) & 7]); break;
 	case 'u' & 0x1f:
-		if (is_open())
+		if (is_open()) {
 			stream_secret(now.stream, script_digit(s) & 1);
 			stream_ahead(now.stream, script_digit(s) & 1);
+		}
 		break;
 	case 'v' & 0x1f: client_sends(WIRE_MAX); break;
 	case 'w' & 0x1f: client_writes(size_of(script_digit(s))); break;
@@ -402,7 +403,7 @@ static void start(unsigned flags)
 		(void)SSL_set_tlsext_host_name(now.ssl, "a.test");
 		(void)SSL_set_alpn_protos(now.ssl, alpn, sizeof(alpn) - 1);
 	}
-	now.stream = tls_stream_accept(loop, ends[1], context, &wire, 2000, on_handshake, NULL);
+	now.stream = tls_stream_accept(loop, ends[1], context, &wire, true, 2000, on_handshake, NULL);
 	must(now.stream != NULL, "out of memory");
 	stream_on_closed(now.stream, on_closed, NULL);
 }

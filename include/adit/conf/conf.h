@@ -16,6 +16,7 @@ struct conf_where {
 struct conf_listen {
 	struct addr address;
 	bool close_after_refusal; /* RFC 9931; default on */
+	bool http2; /* ALPN h2; default on */
 	struct conf_where where;
 };
 
@@ -43,7 +44,7 @@ struct conf_rule {
 	bool allow;
 	char **users; size_t user_count; /* none: every user */
 	struct conf_to *to; size_t to_count; /* at least one */
-	struct conf_ports *ports; size_t port_count; /* "any" is 1-65535; none: the method's own (443 for CONNECT) */
+	struct conf_ports *ports; size_t port_count; /* "any" is 1-65535; none: 443 for CONNECT, else 80 and 443 */
 	struct conf_where where;
 };
 
@@ -92,6 +93,15 @@ struct conf {
 		size_t request_line_bytes, head_bytes, fields;
 		char *pac; /* "host:port" that GET /proxy.pac tells browsers; NULL: off */
 	} http;
+	struct { /* towards one client connection */
+		unsigned streams; /* at one time */
+		size_t header_list_bytes;
+		size_t window_bytes, stream_window_bytes; /* the sum of all streams' windows; the most for one */
+		unsigned ping_ms; /* CONF_OFF: none is sent */
+	} http2;
+	struct {
+		unsigned idle_connections, idle_ms; /* to targets, per worker; 0: none are kept */
+	} forward;
 	struct {
 		size_t buffer_bytes; /* per direction: what may wait for a slow side */
 	} tunnel;
@@ -109,8 +119,8 @@ struct conf {
 		struct conf_rate handshakes_per_prefix;
 	} limits;
 	struct { /* ms; CONF_OFF for "off" */
-		unsigned handshake, head, auth, resolve, dial, dial_address, audit, linger, idle, half_closed, stall, lifetime,
-			drain, keepalive;
+		unsigned handshake, head, auth, resolve, dial, dial_address, audit, linger, response, idle, half_closed, stall,
+			lifetime, drain, keepalive;
 	} deadlines;
 	unsigned workers; /* resolved: at least 1 */
 	char *user; /* NULL: stay */

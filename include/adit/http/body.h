@@ -30,6 +30,8 @@ struct body_reader {
 	struct framing framing;
 	unsigned long long left; /* of the length, or of the chunk at hand */
 	int state; /* body.c's */
+	bool after_cr;
+	enum reason why; /* REASON_OK, or what is wrong */
 	size_t line; /* bytes of the line at hand: chunk sizes with their extensions are bounded */
 	char *trailers; /* field lines with their CRLFs, checked; freed by body_reader_fini */
 	size_t trailers_n, trailers_size, trailers_max;
@@ -40,7 +42,9 @@ void body_reader_init(struct body_reader *b, struct framing framing, size_t trai
 void body_reader_fini(struct body_reader *b);
 
 /* Takes buf[0..n), in any cut. The body's bytes among them are moved together to the beginning of buf: *data of them.
- * BODY_DONE: what follows the message begins at buf + *rest (*rest == n: nothing does). BODY_BAD: *why.
+ * BODY_DONE: what follows the message begins at buf + *rest (*rest == n: nothing does).
+ * BODY_BAD: *why is BAD_CHUNK (a response's reader says RESPONSE_INVALID for it) or NO_MEMORY; *data bytes are still
+ * good. DONE and BAD stay: a further call takes nothing and answers the same.
  * Strict: sizes are hexadecimal digits only, at most 16, lines end in CRLF, extensions are skipped and bounded, trailer
  * fields are as strict as a head's. FRAMING_CLOSE is never DONE here: body_end decides. */
 enum body_status body_decode(struct body_reader *b, char *buf, size_t n, size_t *data, size_t *rest,

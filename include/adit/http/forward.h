@@ -10,11 +10,11 @@
 struct framing forward_request_framing(const struct head *head);
 
 /* Whether the client asks for another protocol on this connection that may pass: Upgrade named by Connection,
- * HTTP/1.1, no body. */
+ * HTTP/1.1, no body, and it is websocket. Others (h2c) would be a way around what is said here of each request. */
 bool forward_wants_upgrade(const struct head *head);
 
 /* The head in origin form for the target, as HTTP/1.1:
- * - "METHOD path HTTP/1.1", empty path "/" (OPTIONS without path: "*"), "?q" becomes "/?q";
+ * - "METHOD path HTTP/1.1", empty path "/" (OPTIONS without path and query: "*"), "?q" becomes "/?q";
  * - Host from the target (RFC 9112 3.2.2), whatever Host the client sent, first of all fields;
  * - without Connection and what it names, Keep-Alive, Proxy-Connection, Proxy-Authorization, Proxy-Authenticate, TE,
  *   Transfer-Encoding, Upgrade (unless `upgrade`), Content-Length, Max-Forwards (OPTIONS and TRACE get it anew), Host,
@@ -37,7 +37,7 @@ struct forward_hops {
 	bool has, zero;
 	unsigned long long left; /* to be sent */
 };
-enum reason forward_max_forwards(const struct head *head, struct forward_hops *out);
+enum reason forward_max_forwards(const struct head *head, struct forward_hops *out) ADIT_MUST_USE;
 
 /* --- the response --- */
 
@@ -64,10 +64,14 @@ enum head_status response_parse(struct response_parser *p, const char *buf, size
 				const struct head_limits *limits, struct response_head *out, enum reason *why);
 
 /* Writes the fields that pass to the client as lines with CRLF: without Connection and what it names, Keep-Alive,
- * Proxy-Connection, Proxy-Authenticate, Proxy-Authorization, TE, Transfer-Encoding, Upgrade (unless 101),
- * Content-Length (the framing says it); Via appended. Interim and final responses alike. Bytes; 0: out of room. */
+ * Proxy-Connection, Proxy-Authenticate, Proxy-Authorization, TE, Transfer-Encoding, Upgrade (101: "websocket", and who
+ * writes the head adds "Connection: upgrade"), Content-Length (the framing says it; but with FRAMING_NONE to a HEAD or
+ * in a 304 it tells about another message, and stays); Via appended. Interim and final responses alike. Bytes; 0: out
+ * of room. head->fields.n + FORWARD_FIELDS_ROOM is always enough. */
+enum { FORWARD_FIELDS_ROOM = 64 };
 size_t forward_response_fields(const struct response_head *head, char *out, size_t size);
-/* Trailer fields that may pass (RFC 9110 6.5.1): none that frame, route, authenticate or control the message. */
+/* Trailer fields that may pass (RFC 9110 6.5.1): none that frame, route, authenticate or control the message. Bytes,
+ * never more than trailers.n; 0: nothing passes, or out of room. */
 size_t forward_trailers(struct slice trailers, char *out, size_t size);
 
 #endif

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 struct head_limits {
-	size_t request_line_bytes; /* without its CRLF; over: URI_TOO_LONG */
+	size_t request_line_bytes; /* without its CRLF; over: URI_TOO_LONG. For a response's status line too. */
 	size_t head_bytes; /* all, with the empty line; over: HEAD_TOO_LARGE. A buffer of this size is enough. */
 	size_t fields; /* field lines; over: TOO_MANY_FIELDS */
 };
@@ -57,13 +57,19 @@ struct head {
 	size_t head_bytes; /* consumed, the empty line and an ignored leading CRLF included; what follows is not ours */
 };
 
+/* Options that Connection may name in one head; over: TOO_MANY_FIELDS. So what they name is found in no time. */
+enum { HEAD_OPTIONS_MAX = 64 };
+
 struct head_span {
 	size_t from, n;
 };
 
-/* State between calls: offsets, never pointers. Nothing in it needs to be freed. */
+struct head_rules; /* head.c's and response_head.c's: constants */
+
+/* State between calls: offsets, never pointers into the buffer. Nothing in it needs to be freed. */
 struct head_parser {
-	enum { HEAD_IN_REQUEST_LINE, HEAD_IN_FIELDS, HEAD_IS_DONE, HEAD_IS_BAD } phase;
+	const struct head_rules *rules;
+	enum { HEAD_IN_START_LINE, HEAD_IN_FIELDS, HEAD_IS_DONE, HEAD_IS_BAD } phase;
 	enum reason why; /* HEAD_IS_BAD */
 	bool after_cr, crlf_ignored;
 	size_t at; /* bytes looked at */
@@ -73,7 +79,10 @@ struct head_parser {
 	struct head_span method_text, target, host, proxy_authorization;
 	bool has_host, has_proxy_authorization, has_content_length, has_transfer_encoding, chunked, close, expect_continue;
 	unsigned long long content_length;
-	size_t fields_from, field_count;
+	size_t fields_from, field_count, option_count;
+	int status; /* responses */
+	struct head_span reason_phrase;
+	bool has_websocket;
 };
 
 enum head_status { HEAD_DONE, HEAD_PARTIAL, HEAD_BAD };

@@ -43,7 +43,8 @@ struct request {
 	const struct client *client;
 	const struct conf *conf; /* the connection's */
 	const char *protocol; /* "http/1.1" */
-	enum reason fault; /* REASON_OK, or what is wrong with the head: it can only be refused */
+	enum reason fault; /* REASON_OK, or what is wrong with the head: it can only be refused. Once an exchange has
+	                    * begun: what is wrong with its body, set before its stream shows the fault */
 	enum head_method method;
 	enum head_form form;
 	struct slice method_text, target; /* as sent; valid as long as the request */
@@ -57,6 +58,7 @@ struct request {
 	struct slice forward;
 	struct framing framing;
 	bool upgrade; /* a 101 may answer it */
+	bool last_hop; /* Max-Forwards: 0: answered here. TRACE: `forward` is the request as it came, without secrets */
 	struct slice trailers; /* behind the body, once its end has been read: field lines that may pass */
 	struct slice reply_trailers; /* set by the handler before it finishes the response's body; its own memory */
 

@@ -10,12 +10,16 @@
 	STAT(UNAUTHENTICATED, "unauthenticated", "gauge: of these, without a login so far") \
 	STAT(REQUESTS, "requests", "gauge: requests in work")                    \
 	STAT(TUNNELS, "tunnels", "gauge: tunnels open")                          \
+	STAT(EXCHANGES, "exchanges", "gauge: requests being forwarded")          \
+	STAT(IDLE_TARGETS, "idle_targets", "gauge: idle connections to destinations, kept for the next request") \
 	STAT(ACCEPTED, "accepted_total", "client connections accepted")          \
 	STAT(HANDSHAKES, "handshakes_total", "TLS handshakes finished")          \
 	STAT(RESUMED, "handshakes_resumed_total", "of these, resumed by a ticket") \
 	STAT(TUNNELS_OPENED, "tunnels_opened_total", "tunnels that got their 200") \
-	STAT(BYTES_UP, "bytes_up_total", "tunnel bytes from clients to destinations") \
-	STAT(BYTES_DOWN, "bytes_down_total", "tunnel bytes from destinations to clients") \
+	STAT(FORWARDED, "forwarded_total", "requests forwarded")                 \
+	STAT(REUSED, "targets_reused_total", "of these, on a connection that was kept") \
+	STAT(BYTES_UP, "bytes_up_total", "bytes of tunnels and bodies from clients to destinations") \
+	STAT(BYTES_DOWN, "bytes_down_total", "bytes of tunnels and bodies from destinations to clients") \
 	STAT(HASHES, "password_hashes_total", "passwords hashed")                \
 	STAT(LOG_DROPPED, "log_lines_dropped_total", "diagnostic lines that found the queue full") \
 	STAT(AUDIT_RECORDS, "audit_records_total", "audit records written")      \

@@ -59,8 +59,9 @@ struct stream_ops {
 	bool (*pending)(const struct stream *s); /* bytes wait above the descriptor: no event will tell; may be NULL */
 	void (*secret)(struct stream *s, bool on); /* may be NULL */
 	void (*cork)(struct stream *s, bool on); /* may be NULL */
-	size_t (*room)(const struct stream *s); /* may be NULL: any number of bytes */
+	size_t (*room)(struct stream *s); /* may be NULL: any number of bytes */
 	void (*ahead)(struct stream *s, bool on); /* may be NULL */
+	unsigned (*rtt_us)(const struct stream *s); /* may be NULL */
 	void (*close)(struct stream *s, enum stream_close how); /* frees in the end, calling stream_closed */
 };
 
@@ -74,6 +75,7 @@ struct stream {
 	unsigned pause; /* enum stream_pause bits */
 	enum stream_fault fault;
 	bool eof, truncated, finishing, closing;
+	bool deaf; /* the other side takes nothing more */
 	char *unread; /* bytes given back by stream_unread */
 	size_t unread_n, unread_at;
 	struct loop_task wake; /* on_readable from the run queue */
@@ -88,7 +90,8 @@ void stream_attach(struct stream *s, const struct stream_handler *handler, void 
 enum stream_io stream_read(struct stream *s, void *buf, size_t size, size_t *n) ADIT_MUST_USE;
 /* The caller stops although bytes may be left: on_readable comes again, after others had their turn. */
 void stream_more(struct stream *s);
-/* Gives bytes back: they are what the next reads return. Only when nothing given back is left. False: out of memory. */
+/* Gives bytes back: they are what the next reads return. When something given back before is left, only bytes that the
+ * last read took of it. False: out of memory. */
 bool stream_unread(struct stream *s, const void *data, size_t n) ADIT_MUST_USE;
 
 /* False: the stream is broken (stream_fault); nothing of it arrives in full then. */
@@ -96,10 +99,12 @@ bool stream_write(struct stream *s, const void *data, size_t n) ADIT_MUST_USE;
 /* Writes between on and off leave together, each in a record of its own where there are records. Off before returning
  * to the loop; a fault shows at the next write. */
 void stream_cork(struct stream *s, bool on);
+/* Writing has failed: what the other side had said before may still be read, until the fault shows there. */
+void stream_read_on(struct stream *s);
 size_t stream_queued(const struct stream *s);
 /* How many bytes it makes sense to write now, where the other side or a budget bounds that (h2's windows); 0: none,
  * on_drained will tell. SIZE_MAX: any number. Who writes more has it queued. */
-size_t stream_room(const struct stream *s);
+size_t stream_room(struct stream *s);
 /* No more writes: FIN after what is queued (TLS: close_notify, then FIN). Reading goes on. Idempotent. */
 void stream_finish(struct stream *s);
 
@@ -110,6 +115,9 @@ void stream_resume(struct stream *s, unsigned bits);
 void stream_secret(struct stream *s, bool on);
 /* Whether more may be taken from the peer at once than is asked for: cheaper for many bytes, and not for strangers. */
 void stream_ahead(struct stream *s, bool on);
+
+/* The round trip to the other side as the kernel sees it, in microseconds; 0: unknown. */
+unsigned stream_rtt_us(const struct stream *s);
 
 enum stream_fault stream_fault(const struct stream *s);
 /* The end came without the peer's proper good-bye (TLS: FIN without close_notify). */

@@ -11,8 +11,8 @@
 struct ssl_st; /* OpenSSL's SSL */
 struct tls_context;
 
-/* `protocols`: ALPN names in order of preference, NULL-terminated; NULL: { "http/1.1", "http/1.0" }. References to the
- * tickets are its own; conf is not kept. With a ticket lifetime of 0 no tickets are issued. NULL with all errors of all
+/* `protocols`: ALPN names in order of preference, NULL-terminated; NULL: h2, then HTTP/1. References to the tickets are
+ * its own; conf is not kept. With a ticket lifetime of 0 no tickets are issued. NULL with all errors of all
  * certificates added to `errors`; warnings (an expired certificate ...) are logged. Reads files: never on an event
  * loop. */
 struct tls_context *tls_context_new(const struct conf *conf, const char *const *protocols, struct tls_tickets *tickets,
@@ -22,8 +22,9 @@ struct tls_context *tls_context_clone(const struct tls_context *of) ADIT_MUST_US
 struct tls_context *tls_context_ref(struct tls_context *context);
 void tls_context_unref(struct tls_context *context); /* NULL is fine; may come before the last SSL is freed */
 
-/* A new server connection, in accept state, without BIOs, SSL_get_app_data = app; the caller's. Plaintext is cleansed
- * (SSL_OP_CLEANSE_PLAINTEXT) until the caller clears the option. NULL: out of memory, OpenSSL's queue is drained. */
-struct ssl_st *tls_context_ssl(struct tls_context *context, void *app) ADIT_MUST_USE;
+/* A new server connection, in accept state, without BIOs, SSL_get_app_data = app; the caller's. http2: whether "h2" of
+ * the context's protocols is there for this connection. Plaintext is cleansed (SSL_OP_CLEANSE_PLAINTEXT) until the
+ * caller clears the option. NULL: out of memory, OpenSSL's queue is drained. */
+struct ssl_st *tls_context_ssl(struct tls_context *context, void *app, bool http2) ADIT_MUST_USE;
 
 #endif

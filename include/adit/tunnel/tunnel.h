@@ -1,10 +1,12 @@
-/* One request from its head to its record: authenticate, authorise, resolve, dial, put on record, answer, relay. */
+/* One request from its head to its record: authenticate, authorise, resolve, dial, put on record, then answer and
+ * relay, or forward. */
 #ifndef ADIT_TUNNEL_TUNNEL_H
 #define ADIT_TUNNEL_TUNNEL_H
 
 #include "adit/audit/audit.h"
 #include "adit/auth/auth.h"
 #include "adit/conf/conf.h"
+#include "adit/dial/pool.h"
 #include "adit/dns/dns.h"
 #include "adit/http/request.h"
 #include "adit/policy/policy.h"
@@ -21,6 +23,7 @@ struct tunnel_env {
 	struct auth *auth;
 	struct dns *dns;
 	struct audit *audit;
+	struct pool *pool; /* idle connections to targets; NULL: none are kept */
 	char *buffer; /* for the relay, used within one callback */
 	size_t buffer_bytes;
 	bool draining; /* new tunnels are refused */

@@ -79,6 +79,34 @@ function echo(url, sizes) {
 	});
 }
 
+// The widths of pictures from these URLs, once all are there or have failed.
+function pictures(urls) {
+	return Promise.all(urls.map((url) => new Promise((resolve) => {
+		const picture = new Image(16, 16);
+		picture.onload = () => resolve(picture.naturalWidth);
+		picture.onerror = () => resolve(0);
+		picture.src = url;
+		document.getElementById("pictures").append(picture);
+	})));
+}
+
+// What the server answers to `size` bytes, from a page without TLS: it has no digest of its own.
+async function post(url, size) {
+	const bytes = new Uint8Array(size);
+	for (let i = 0; i < size; i++)
+		bytes[i] = (i * 31 + (i >> 8)) & 255;
+	const response = await fetch(url, { method: "POST", body: bytes });
+	const text = await response.text();
+	row(url, `${size} bytes up`, text.slice(0, 16));
+	return text;
+}
+
+// Begins to fetch; what has become of it is asked for later.
+function begin(url) {
+	window.begun = fetchAll([url]);
+	return true;
+}
+
 addEventListener("DOMContentLoaded", () => {
 	document.getElementById("script").textContent = "the script runs";
 });

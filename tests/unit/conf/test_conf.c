@@ -17,7 +17,7 @@ Test(conf, defaults)
 	cr_assert_null(conf->path);
 	cr_assert_eq(conf->listen_count, 1);
 	cr_assert_str_eq(addr_text(&conf->listen[0].address, text), "[::]:8443");
-	cr_assert(conf->listen[0].close_after_refusal);
+	cr_assert(conf->listen[0].close_after_refusal && conf->listen[0].http2);
 	cr_assert(conf->tls.certificate_count == 0 && !conf->tls.min_version_13 && !conf->tls.ticket_secret);
 	cr_assert_eq(conf->tls.ticket_lifetime_ms, 12 * 3600 * 1000);
 	cr_assert_null(conf->auth.htpasswd);
@@ -30,7 +30,11 @@ Test(conf, defaults)
 	cr_assert(conf->dns.queries == 1000 && conf->dns.server_count == 0);
 	cr_assert(conf->dial.source_v4.len == 0 && conf->dial.source_v6.len == 0);
 	cr_assert(conf->http.request_line_bytes == 8192 && conf->http.head_bytes == 32768 && conf->http.fields == 100);
+	cr_assert(conf->http2.streams == 256 && conf->http2.header_list_bytes == 32768 && conf->http2.ping_ms == 30000);
+	cr_assert(conf->http2.window_bytes == 24 << 20 && conf->http2.stream_window_bytes == 4 << 20);
+	cr_assert(conf->forward.idle_connections == 256 && conf->forward.idle_ms == 30000);
 	cr_assert_eq(conf->tunnel.buffer_bytes, 262144);
+	cr_assert(conf->policy.rule_count == 1 && conf->policy.rules[0].port_count == 0);
 	cr_assert_str_eq(conf->audit.directory, "/var/log/adit");
 	cr_assert(conf->audit.node && conf->audit.node[0]);
 	cr_assert(conf->audit.progress_ms == 300000 && !conf->audit.on_failure_allow);
@@ -41,6 +45,7 @@ Test(conf, defaults)
 	cr_assert(conf->deadlines.handshake == 10000 && conf->deadlines.head == 10000 && conf->deadlines.auth == 15000);
 	cr_assert(conf->deadlines.resolve == 5000 && conf->deadlines.dial == 10000 && conf->deadlines.dial_address == 4000);
 	cr_assert(conf->deadlines.audit == 2000 && conf->deadlines.linger == 2000 && conf->deadlines.idle == 3600000);
+	cr_assert_eq(conf->deadlines.response, 300000);
 	cr_assert(conf->deadlines.half_closed == 300000 && conf->deadlines.stall == 600000);
 	cr_assert(conf->deadlines.lifetime == CONF_OFF && conf->deadlines.drain == 60000);
 	cr_assert_eq(conf->deadlines.keepalive, 60000);
@@ -50,7 +55,7 @@ Test(conf, defaults)
 
 /* Everything that can be off or auto, and all that has no default. */
 static const char everything[] =
-	"listen:\n  - { address: \"127.0.0.1:0\", close_after_refusal: off }\n  - \"[::1]:9443\"\n"
+	"listen:\n  - { address: \"127.0.0.1:0\", close_after_refusal: off, http2: off }\n  - \"[::1]:9443\"\n"
 	"tls:\n  certificates: [{ chain: a.crt, key: a.key }, { chain: \"with space\" }]\n  minimum_version: 1.3\n"
 	"  ticket_secret: /secret\n  ticket_lifetime: 1d\n"
 	"auth: { htpasswd: /u, realm: \"off\", throttle: off, cache: 1500ms, wrong_cache: 2s, cache_entries: 1, threads: 3, queue: 1 }\n"
@@ -58,10 +63,12 @@ static const char everything[] =
 	"dns: { servers: [192.0.2.53, \"[::1]:54\"], negative: off, ttl_max: 1s, queries: 1, cache_entries: 2 }\n"
 	"dial: { source_v4: 192.0.2.1, source_v6: \"2001:db8::1\" }\n"
 	"http: { request_line: 256, head: 1025, fields: 1, pac: \"[::1]:8443\" }\n"
+	"http2: { streams: 10000, header_list: 1025, window: 1GiB, stream_window: 65537, ping: off }\n"
+	"forward: { idle_connections: off, idle: 10ms }\n"
 	"tunnel: { buffer: 65537 }\n"
 	"audit: { directory: d, node: n, progress: 1s, on_failure: allow, strangers_max: 4KiB, open_files: 1, queue: 16 }\n"
 	"limits: { connections: off, unauthenticated: off, unauthenticated_per_prefix: off, handshakes_per_prefix: off }\n"
-	"deadlines: { idle: off, half_closed: off, stall: off, drain: off, lifetime: 2d }\n"
+	"deadlines: { idle: off, half_closed: off, stall: off, drain: off, lifetime: 2d, response: 1s }\n"
 	"log: { level: debug }\nworkers: 7\nuser: adit\n";
 
 static void expect_round_trip(const struct conf *conf)
@@ -83,6 +90,10 @@ Test(conf, round_trip)
 	cr_assert(conf->limits.connections == 0 && conf->limits.handshakes_per_prefix.count == 0);
 	cr_assert(conf->limits.handshakes_per_prefix.per_ms > 0);
 	cr_assert(conf->deadlines.idle == CONF_OFF && conf->deadlines.drain == CONF_OFF && conf->dns.negative_ms == 0);
+	cr_assert(!conf->listen[0].http2 && conf->listen[1].http2 && conf->http2.streams == 10000);
+	cr_assert(conf->http2.ping_ms == CONF_OFF && conf->http2.window_bytes == 1 << 30);
+	cr_assert(conf->http2.stream_window_bytes == 65537 && conf->http2.header_list_bytes == 1025);
+	cr_assert(conf->forward.idle_connections == 0 && conf->forward.idle_ms == 10 && conf->deadlines.response == 1000);
 	cr_assert(!conf->auth.throttle && conf->audit.on_failure_allow && conf->tls.min_version_13);
 	cr_assert_str_eq(conf->tls.certificates[1].key, "with space");
 	cr_assert(addr_port(&conf->dns.servers[0]) == 53 && addr_port(&conf->dns.servers[1]) == 54);
@@ -194,6 +205,7 @@ Test(conf, bad_options)
 		{ { "policy.rules.name", "x" }, "--set policy.rules.name: can be set in a configuration file only\n" },
 		{ { "listen.close_after_refusal", "on" },
 			"--set listen.close_after_refusal: can be set in a configuration file only\n" },
+		{ { "listen.http2", "off" }, "--set listen.http2: can be set in a configuration file only\n" },
 		{ { "dns.servers", "x" }, "--set dns.servers: \"x\" is no name server; write its address, as 192.0.2.53 or "
 			"\"[2001:db8::53]:5353\"\n" },
 		{ { "policy.rules", "" }, "--set policy.rules:1:1: policy.rules: has no value; write a list\n" },
@@ -440,7 +452,7 @@ Test(conf, reload_notes)
 		{ "workers: 2\n", "workers: 3\n", "workers: stays 2 until a restart (the configuration says 3)" },
 		{ "workers: 2\n", "workers: 2\nuser: a\n", "user: stays unset until a restart (the configuration says a)" },
 		{ "workers: 2\nuser: a\n", "workers: 2\n", "user: stays a until a restart (the configuration says nothing)" },
-		{ "listen: \"[::]:1\"\n", "listen: [{ address: \"[::]:1\", close_after_refusal: off }, \"[::]:2\"]\n", NULL },
+		{ "listen: \"[::]:1\"\n", "listen: [{ address: \"[::]:1\", close_after_refusal: off, http2: off }, \"[::]:2\"]\n", NULL },
 		{ "tunnel: { buffer: 64KiB }\n", "tunnel: { buffer: 1MiB }\n", NULL },
 		{ "auth: { threads: 1 }\n", "auth: { threads: 2 }\n",
 			"auth.threads: stays 1 until a restart (the configuration says 2)" },

@@ -163,7 +163,7 @@ Test(conf_rules, no_rules)
 	cr_assert_eq(conf->policy.rule_count, 1);
 	cr_assert_str_eq(conf->policy.rules[0].name, "web");
 	cr_assert(conf->policy.rules[0].allow && conf->policy.rules[0].to[0].set == ADDR_SET_ANY);
-	cr_assert(conf->policy.rules[0].ports[0].first == 443 && conf->policy.rules[0].ports[0].last == 443);
+	cr_assert_eq(conf->policy.rules[0].port_count, 0); /* the method's own */
 	conf_unref(conf);
 	conf = load_good("policy: { rules: [] }\n");
 	cr_assert_eq(conf->policy.rule_count, 0);

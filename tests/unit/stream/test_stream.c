@@ -159,6 +159,34 @@ Test(stream, giving_back_nothing_is_nothing)
 	cr_assert_eq(seen.readable, 0u);
 }
 
+Test(stream, what_was_read_of_it_can_be_given_back_again)
+{
+	char taken[8];
+	size_t n;
+
+	cr_assert(stream_unread(s, "one two three", 13));
+	cr_assert(stream_read(s, taken, 8, &n) == STREAM_IO_OK && n == 8);
+	cr_assert(stream_unread(s, taken + 4, 4));
+	stream_resume(s, STREAM_PAUSE_IDLE);
+	loop_turn(loop);
+	cr_assert(got("two three"), "%.*s", (int)seen.n, seen.bytes);
+}
+
+Test(stream, behind_a_failed_write_there_may_be_something_to_read)
+{
+	m->refuse = true;
+	cr_assert_not(stream_write(s, "x", 1));
+	mem_feed_text(m, "last words");
+	mem_feed_fault(m, STREAM_FAULT_RESET);
+	stream_read_on(s);
+	stream_resume(s, STREAM_PAUSE_IDLE);
+	loop_turn(loop);
+	cr_assert(got("last words"));
+	cr_assert_eq(seen.last, STREAM_IO_ERROR);
+	m->refuse = false;
+	cr_assert_not(stream_write(s, "x", 1), "nobody listens there");
+}
+
 Test(stream, giving_back_may_fail)
 {
 	mem_fault_set(1, false);

@@ -55,7 +55,7 @@ static struct tls_context *context_new(void)
 
 static struct shake shaken(struct tls_context *c, struct shake s)
 {
-	shake_hands(tls_context_ssl(c, NULL), &s);
+	shake_hands(tls_context_ssl(c, NULL, !s.without_h2), &s);
 	shake_drop(&s);
 	cr_assert_eq(ERR_peek_error(), 0);
 	return s;
@@ -160,19 +160,22 @@ Test(tls_context, alpn)
 	static const struct {
 		const char *offered;
 		size_t n;
-		const char *chosen; /* NULL: refused */
+		const char *chosen[2]; /* with and without h2; NULL: refused */
 	} rows[] = {
-		{ NULL, 0, "" },
-		{ "\x08http/1.1", 9, "http/1.1" },
-		{ "\x02h2\x08http/1.1", 12, "http/1.1" },
-		{ "\x08http/1.0\x08http/1.1", 18, "http/1.1" },
-		{ "\x08http/1.0", 9, "http/1.0" },
-		{ "\x08http 1.1", 9, "http 1.1" },
-		{ "\x08HTTP/1.1", 9, NULL },
-		{ "\x02h2", 3, NULL },
-		{ "\x07http/1.\x01" "1", 10, NULL },
-		{ "\x09http/1.1\0", 10, NULL },
-		{ "\x01\0", 2, NULL },
+		{ NULL, 0, { "", "" } },
+		{ "\x08http/1.1", 9, { "http/1.1", "http/1.1" } },
+		{ "\x02h2\x08http/1.1", 12, { "h2", "http/1.1" } },
+		{ "\x08http/1.1\x02h2", 12, { "h2", "http/1.1" } },
+		{ "\x02h2", 3, { "h2", NULL } },
+		{ "\x03h2c\x08http/1.0", 13, { "http/1.0", "http/1.0" } },
+		{ "\x08http/1.0\x08http/1.1", 18, { "http/1.1", "http/1.1" } },
+		{ "\x08http/1.0", 9, { "http/1.0", "http/1.0" } },
+		{ "\x08http 1.1", 9, { "http 1.1", "http 1.1" } },
+		{ "\x08HTTP/1.1", 9, { NULL, NULL } },
+		{ "\x02H2", 3, { NULL, NULL } },
+		{ "\x07http/1.\x01" "1", 10, { NULL, NULL } },
+		{ "\x09http/1.1\0", 10, { NULL, NULL } },
+		{ "\x01\0", 2, { NULL, NULL } },
 	};
 	struct tls_context *c;
 
@@ -180,13 +183,16 @@ Test(tls_context, alpn)
 	use(0, "a");
 	c = context_new();
 	for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
-		for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		/* on one context in turns: the listener decides, for each connection */
+		for (size_t n = 0; n < 2 * sizeof rows / sizeof rows[0]; n++) {
+			size_t i = n / 2;
+			const char *chosen = rows[i].chosen[n % 2];
 			struct shake s = shaken(c, (struct shake){ .version = version, .alpn = (const unsigned char *)rows[i].offered,
-				.alpn_n = rows[i].n });
+				.alpn_n = rows[i].n, .without_h2 = n % 2 });
 
-			cr_expect_eq(s.ok, rows[i].chosen != NULL, "row %zu", i);
-			if (rows[i].chosen != NULL)
-				cr_expect_str_eq(s.chosen, rows[i].chosen, "row %zu", i);
+			cr_expect_eq(s.ok, chosen != NULL, "row %zu", i);
+			if (chosen != NULL)
+				cr_expect_str_eq(s.chosen, chosen, "row %zu", i);
 			else
 				cr_expect_eq(s.alert, SSL_AD_NO_APPLICATION_PROTOCOL, "row %zu: %d", i, s.alert);
 		}
@@ -214,6 +220,10 @@ Test(tls_context, protocols_are_a_parameter)
 		s = shaken(i ? clone : c, (struct shake){ .alpn = (const unsigned char *)"\x08http/1.1\x02h2", .alpn_n = 12,
 			.sni = "other.test" });
 		cr_expect_str_eq(s.chosen, "h2");
+		/* also where another name's certificates took over */
+		s = shaken(i ? clone : c, (struct shake){ .alpn = (const unsigned char *)"\x08http/1.1\x02h2", .alpn_n = 12,
+			.sni = "other.test", .without_h2 = true });
+		cr_expect_str_eq(s.chosen, "http/1.1");
 	}
 	tls_context_unref(c);
 	tls_context_unref(clone);
@@ -335,7 +345,7 @@ Test(tls_context, options)
 	pki_make("a", "P-256", "DNS:proxy.test");
 	use(0, "a");
 	c = context_new();
-	ssl = tls_context_ssl(c, &app);
+	ssl = tls_context_ssl(c, &app, true);
 	cr_assert_not_null(ssl);
 	options = SSL_get_options(ssl);
 	mode = SSL_get_mode(ssl);
@@ -368,8 +378,8 @@ Test(tls_context, outlives_its_owner)
 	c = context_new();
 	clone = tls_context_clone(c);
 	cr_assert_not_null(clone);
-	first = tls_context_ssl(c, NULL);
-	second = tls_context_ssl(clone, NULL);
+	first = tls_context_ssl(c, NULL, true);
+	second = tls_context_ssl(clone, NULL, true);
 	tls_context_unref(tls_context_ref(c));
 	tls_context_unref(c);
 	tls_context_unref(clone);
