@@ -249,6 +249,18 @@ void h2_write_through(struct h2 *h)
 		h2_post_flush(h); /* which finds the fault */
 }
 
+static enum reason reason_of_fault(const struct h2 *h)
+{
+	switch (stream_fault(h->stream)) {
+	case STREAM_FAULT_PROTOCOL:
+		return REASON_CLIENT_TLS_ERROR;
+	case STREAM_FAULT_MEMORY:
+		return REASON_NO_MEMORY;
+	default:
+		return REASON_CLIENT_RESET;
+	}
+}
+
 static void on_flush(void *ctx)
 {
 	struct h2 *h;
@@ -329,18 +341,6 @@ static void take(struct h2 *h, size_t n)
 		h2_drain(h);
 	hold_or_resume(h);
 	h2_post_flush(h); /* windows may have opened */
-}
-
-static enum reason reason_of_fault(const struct h2 *h)
-{
-	switch (stream_fault(h->stream)) {
-	case STREAM_FAULT_PROTOCOL:
-		return REASON_CLIENT_TLS_ERROR;
-	case STREAM_FAULT_MEMORY:
-		return REASON_NO_MEMORY;
-	default:
-		return REASON_CLIENT_RESET;
-	}
 }
 
 /* The client ended or broke the connection. */

@@ -29,7 +29,7 @@ static bool text_room(struct h2_text *t, size_t n)
 	grown = mem_alloc(size); /* not mem_resize, which would leave a copy behind */
 	if (!grown)
 		return false;
-	if (t->n > 0)
+	if (t->p)
 		memcpy(grown, t->p, t->n);
 	mem_burn(t->p, t->n);
 	mem_free(t->p);

@@ -59,6 +59,11 @@ struct h2_stream {
 	bool buried;
 	uint32_t last_error; /* what RST_STREAM will say behind the queued bytes; 0: none */
 	struct deadline linger;
+	struct deadline probe; /* when the next of the bytes that are kept back may go */
+	unsigned probe_ms;
+	bool probing; /* it may go now */
+	bool withheld; /* bytes wait for that, or for a larger window */
+	long long window_seen; /* the largest that the client has opened */
 	char *trailers; /* request.trailers' memory */
 	char *reply_trailers; /* a copy, once the reply's end was said; NULL with a length: there was no memory */
 	size_t reply_trailers_n;

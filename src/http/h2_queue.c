@@ -114,7 +114,7 @@ bool h2_queue_add(struct h2_queue *q, struct h2_spare *spare, const void *data, 
 	const char *p = data;
 	struct h2_chunk *c = TAILQ_LAST(&q->chunks, h2_chunks);
 	size_t fits = c ? c->size - c->to : 0;
-	struct h2_chunks fresh;
+	struct h2_chunks fresh = TAILQ_HEAD_INITIALIZER(fresh);
 
 	if (n > fits && !chunks_new(&fresh, spare, n - fits))
 		return false;

@@ -232,6 +232,10 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
 		if (!s || !s->live || !s->replied)
 			h2_spend(h, H2_COST_RESET);
 		break;
+	case NGHTTP2_WINDOW_UPDATE:
+		if (s && s->withheld)
+			h2_news(s);
+		break;
 	case NGHTTP2_SETTINGS:
 	case NGHTTP2_PING:
 		if (ack && h->rtt_asked)

@@ -12,6 +12,13 @@
 
 #define H2_STREAM_MAGIC OBJ_MAGIC('h', '2', 's', 't')
 
+enum {
+	PROBED_WINDOW = 8 * 1024 * 1024, /* windows of this size and more are not used up */
+	PROBES = 128, /* their last bytes: for as long as a stalled tunnel is let live, unless configured otherwise */
+	PROBE_FIRST_MS = 20,
+	PROBE_MOST_MS = 5000,
+};
+
 static struct h2_stream *of(const struct stream *s)
 {
 	return OBJ_OF(s, struct h2_stream, base);
@@ -91,6 +98,7 @@ static void settle(struct h2_stream *s)
 	forget_window(s);
 	leave_lists(s);
 	deadline_fini(&s->linger);
+	deadline_fini(&s->probe);
 	h->out_total -= s->out.n;
 	h->heads_total -= s->heads;
 	h2_queue_clear(&s->out, &h->spare);
@@ -110,6 +118,7 @@ static void let_go(struct h2_stream *s)
 	s->open = false;
 	forget_window(s);
 	deadline_clear(&s->linger);
+	deadline_clear(&s->probe);
 	if (!s->h->session_failed)
 		(void)nghttp2_session_set_stream_user_data(s->h->session, s->id, NULL);
 }
@@ -159,6 +168,50 @@ static void resume(struct h2_stream *s)
 
 /* --- DATA out --- */
 
+static void on_probe(void *ctx)
+{
+	struct h2_stream *s;
+
+	s = ctx;
+	ADIT_ASSERT(s->magic == H2_STREAM_MAGIC);
+	s->probing = true;
+	resume(s);
+}
+
+/* Keeps them back until the client has opened its window, or until it is time to send one of them. */
+static size_t withhold(struct h2_stream *s, size_t n)
+{
+	if (s->probing) {
+		s->probing = false;
+		return 1;
+	}
+	if (s->probe.at_ms == 0) {
+		s->probe_ms = s->probe_ms == 0 ? PROBE_FIRST_MS : 2 * s->probe_ms;
+		if (s->probe_ms > PROBE_MOST_MS)
+			s->probe_ms = PROBE_MOST_MS;
+		if (!deadline_set(&s->probe, s->probe_ms))
+			return n;
+	}
+	s->withheld = true;
+	return 0;
+}
+
+/* How many of n bytes may go now. Firefox opens the window of a tunnel only when DATA comes by it: once the window was
+ * used up while a page took nothing, each side would wait for the other. So the last bytes of a large window go out one
+ * by one, and each asks for the room that has become free. */
+static size_t within_window(struct h2_stream *s, size_t n)
+{
+	long long window = nghttp2_session_get_stream_remote_window_size(s->h->session, s->id);
+
+	if (window > s->window_seen)
+		s->window_seen = window;
+	if (s->connect && s->window_seen >= PROBED_WINDOW && (long long)n > window - PROBES)
+		return window > PROBES ? (size_t)(window - PROBES) : withhold(s, n);
+	deadline_clear(&s->probe);
+	s->probe_ms = 0;
+	return n;
+}
+
 static ssize_t on_data(nghttp2_session *session, int32_t id, uint8_t *buf ADIT_UNUSED, size_t most, uint32_t *flags,
 	nghttp2_data_source *source ADIT_UNUSED, void *ctx ADIT_UNUSED)
 {
@@ -168,6 +221,8 @@ static ssize_t on_data(nghttp2_session *session, int32_t id, uint8_t *buf ADIT_U
 
 	if (n > most)
 		n = most;
+	if (n > 0 && (n = within_window(s, n)) == 0)
+		return NGHTTP2_ERR_DEFERRED;
 	if (n > 0) {
 		*flags |= NGHTTP2_DATA_FLAG_NO_COPY;
 		if (n == s->out.n && s->end_wanted && s->reply_trailers_n == 0)
@@ -744,6 +799,10 @@ void h2_stream_tell(struct h2_stream *s)
 	}
 	if (s->live && (s->in.n > 0 || s->client_ended))
 		stream_notify_readable(&s->base);
+	if (s->withheld) {
+		s->withheld = false;
+		resume(s);
+	}
 	if (s->drained || s->end_sent)
 		tell_drained(s);
 	/* RFC 9113 8.1: the answer is complete, and what else the client has to say does not matter */
@@ -786,6 +845,7 @@ struct h2_stream *h2_stream_new(struct h2 *h, int32_t id)
 	h2_queue_init(&s->in);
 	h2_queue_init(&s->out);
 	deadline_init(&s->linger, h->loop, on_linger, s);
+	deadline_init(&s->probe, h->loop, on_probe, s);
 	s->epoch_ms = loop_now_ms(h->loop);
 	s->window = H2_WINDOW_FIRST;
 	h->windows += s->window;

@@ -78,6 +78,9 @@ WORDS = """function words(node) {
 }"""
 
 
+ERROR_PAGE = "a page that tells of an error"
+
+
 class MarionetteError(Exception):
     pass
 
@@ -197,8 +200,8 @@ class Firefox:
     # --- what tests do with a browser ---
 
     def open(self, url):
-        """None, or what the browser says went wrong. A dialogue that asks for the login has the saved one in it: Enter is
-        pressed twice, then it is given up."""
+        """None, or what the browser says went wrong. A dialogue that asks for the login has the saved one in it: Enter
+        is pressed twice, then it is given up."""
         try:
             self.command("WebDriver:Navigate", {"url": url})
         except MarionetteError as problem:
@@ -208,6 +211,8 @@ class Firefox:
             question = until(self._question_or_page, "a dialogue, or the end of loading", PATIENCE_S)
             if question is True:
                 return None
+            if question == ERROR_PAGE:
+                break
             self.command("WebDriver:DismissAlert" if last else "WebDriver:AcceptAlert")
         self._error_page()
         return question
@@ -218,14 +223,16 @@ class Firefox:
         until(lambda: "proxy" in (self.run(shown) or ""), "the text of the error page", PATIENCE_S)
 
     def _question_or_page(self):
-        """The text of the dialogue that is open, or True when there is none and the page is there. It may open between
-        the two questions."""
+        """The text of the dialogue that is open, or True when there is none and the page is there, or what tells of an
+        error. The dialogue may open between the questions."""
         try:
             return self.command("WebDriver:GetAlertText")["value"]
         except MarionetteError as problem:
             if not str(problem).startswith("no such alert"):
                 raise
         try:
+            if self.run("document.documentURI.startsWith('about:neterror')"):
+                return ERROR_PAGE
             return self.run("document.readyState === 'complete' && document.URL !== 'about:blank'")
         except MarionetteError as problem:
             if not str(problem).startswith("unexpected alert open"):

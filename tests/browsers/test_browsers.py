@@ -16,16 +16,21 @@ from wait import stays, until
 MEGABYTES_20 = 20_000_000
 
 
+def for_site(record, site):
+    """Asked for as a tunnel to it, or as a URL of it."""
+    return f":{site.port}/" in f"{record['target']}/"
+
+
 def refusals(proxy, site, reason):
     """The refusals of this reason to browsers that wanted to go to the site."""
     return [
         record for name in ("strangers.jsonl", "access.jsonl") for record in proxy.records(name)
-        if record["kind"] == "deny" and record["reason"] == reason and record["target"].endswith(f":{site.port}")
+        if record["kind"] == "deny" and record["reason"] == reason and for_site(record, site)
     ]
 
 
 def opens(proxy, site):
-    return [r for r in proxy.records() if r["kind"] == "open" and r["target"].endswith(f":{site.port}")]
+    return [record for record in proxy.records() if record["kind"] == "open" and for_site(record, site)]
 
 
 def url(site, path="/", host="site.test"):
@@ -92,16 +97,31 @@ def test_ten_large_fetches(serve, site, browser, picture):
     assert sum(record["bytes_down"] for record in closed()) > sum(sizes)
 
 
-def test_websocket(serve, site, browser, picture):
-    serve()
-    worker = browser()
-    page_is_there(worker, site)
-    sizes = [0, 1, 125, 126, 65535, 65536, 1_000_000, 5_000_000]
-    result = worker.run(f"echo('wss://site.test:{site.port}/echo', {sizes})")
-    picture(worker)
+def echoes(worker, target, sizes):
+    result = worker.run(f"echo('{target}', {sizes})")
     assert result["opened"] and result["same"]
     assert result["sizes"] == sizes and result["texts"] == len(sizes)
     assert result["code"] == 4321 and result["clean"]
+
+
+def test_websocket(serve, site, browser, picture, http):
+    """To another host than the page's, where the proxy is asked for a tunnel: docs/configuration.md says why."""
+    proxy = serve()
+    worker = browser()
+    page_is_there(worker, site)
+    echoes(worker, f"wss://p1.site.test:{site.port}/echo", [0, 1, 125, 126, 65535, 65536, 1_000_000, 5_000_000])
+    picture(worker)
+    assert len(site.paths("/echo")) == 1
+    assert_carried(opens(proxy, site), http, 2)
+
+
+def test_websocket_beside_its_page(serve, site, browser, picture):
+    """To the page's own host; Firefox with the preference that it needs for that over HTTP/2."""
+    serve()
+    worker = browser(network__http__http2__websockets=False)
+    page_is_there(worker, site)
+    echoes(worker, f"wss://site.test:{site.port}/echo", [0, 1, 65536, 1_000_000])
+    picture(worker)
     assert len(site.paths("/echo")) == 1
 
 
@@ -116,7 +136,7 @@ def test_thirty_at_once(serve, site, browser, picture, http):
     assert [result.get("error") for result in results] == [None] * 30
     assert {result["sum"] for result in results} == {origins.digest(b"all here")}
     assert len(opens(proxy, site)) >= 30
-    assert_carried(opens(proxy, site), http, 20)
+    assert_carried(opens(proxy, site), http, 10)
 
 
 def test_wrong_password(serve, site, browser, picture, note):
@@ -139,17 +159,19 @@ def test_wrong_password(serve, site, browser, picture, note):
 
 
 def test_restart_under_it(serve, site, browser, picture):
+    """With another page than the one for which the login was asked: docs/configuration.md says why."""
     proxy = serve()
     worker = browser()
     page_is_there(worker, site)
+    page_is_there(worker, site, "p1.site.test")
     proxy.signal(15)
     proxy.wait_stopped()
     seen = len(site.requests)
-    assert worker.open(url(site)), "a page without a proxy"
+    assert worker.open(url(site, host="p1.site.test")), "a page without a proxy"
     picture(worker, "down")
     assert len(site.requests) == seen, "the browser went around the proxy"
     again = serve()
-    page_is_there(worker, site)
+    page_is_there(worker, site, "p1.site.test")
     assert worker.run("document.getElementById('script').textContent") == "the script runs"
     picture(worker, "up")
     assert opens(again, site)
@@ -157,8 +179,9 @@ def test_restart_under_it(serve, site, browser, picture):
 
 
 @pytest.mark.parametrize("close", ["on", "off"])
-def test_login_on_the_wire(serve, site, browser, close, note):
-    """Closing after the 407, as RFC 9931 wants it, or leaving the connection open: the page is there both times."""
+def test_login_on_the_wire(serve, site, browser, close, note, http):
+    """Closing after the 407, as RFC 9931 wants it, or leaving the connection open: the page is there both times. Over
+    HTTP/2 only the stream ends, and the login comes by the same connection."""
     proxy = serve({"listen": [serve.listener | {"close_after_refusal": close}]})
     worker = browser()
     page_is_there(worker, site)
@@ -171,7 +194,9 @@ def test_login_on_the_wire(serve, site, browser, close, note):
     denied = {record["connection"] for record in to_site if record["kind"] == "deny"}
     opened = {record["connection"] for record in to_site if record["kind"] == "open"}
     assert opened
-    if close == "on":
+    if http == "h2":
+        assert denied & opened
+    elif close == "on":
         assert not denied & opened
 
 
@@ -192,8 +217,9 @@ def lines(records):
         number = numbers.setdefault(record["connection"], len(numbers) + 1)
         time = datetime.datetime.fromisoformat(record["time"])
         since = (time - datetime.datetime.fromisoformat(records[0]["time"])).total_seconds()
+        user = record.get("user") or record.get("claimed_user", "-")
         yield f"{since:7.3f} s  connection {number:2}  {record['method']} {record['target'][:40]:40}  " \
-            f"{record.get('status', '-')} {record.get('reason', '')} {record.get('user') or record.get('claimed_user', '-')}\n"
+            f"{record.get('status', '-')} {record.get('reason', '')} {user}\n"
 
 
 # --- http:// ---
@@ -236,16 +262,12 @@ def test_plain_page(serve, plain_site, browser, picture, http, note):
 
 
 def test_plain_websocket(serve, plain_site, browser, picture, http):
-    """Browsers ask for a tunnel."""
+    """Browsers ask for a tunnel. No empty message: over HTTP/2 Chromium 156 never sends one, whatever the proxy."""
     proxy = serve()
     worker = browser()
     assert worker.open(url(plain_site, "/plain.html")) is None
-    sizes = [0, 1, 65536, 1_000_000]
-    result = worker.run(f"echo('ws://p1.site.test:{plain_site.port}/echo', {sizes})")
+    echoes(worker, f"ws://p1.site.test:{plain_site.port}/echo", [1, 65536, 1_000_000])
     picture(worker)
-    assert result["opened"] and result["same"]
-    assert result["sizes"] == sizes and result["texts"] == len(sizes)
-    assert result["code"] == 4321 and result["clean"]
     assert [record["protocol"] for record in requests(proxy, plain_site, "CONNECT")] == \
         [{"h1": "http/1.1", "h2": "h2"}[http]]
 
@@ -313,7 +335,8 @@ def test_reload_under_it(serve, site, browser, picture, http):
         proxy.signal(signal.SIGHUP)
         until(lambda: proxy.stderr().count("the new configuration is in force") == round_number + 1, "the reload")
         page_is_there(worker, site, f"p{round_number + 2}.site.test")
-    proxy.config["policy"]["rules"].insert(0, {"name": "gone", "action": "deny", "to": ["p2.site.test"], "ports": ["any"]})
+    gone = {"name": "gone", "action": "deny", "to": ["p2.site.test"], "ports": ["any"]}
+    proxy.config["policy"]["rules"].insert(0, gone)
     proxy.write_config()
     proxy.signal(signal.SIGHUP)
     until(lambda: proxy.stderr().count("the new configuration is in force") == 4, "the reload")

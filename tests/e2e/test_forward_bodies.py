@@ -168,6 +168,17 @@ def test_hints_pass_at_once(proxy, web_origin):
         assert conn.message().body == b"hello"
 
 
+def test_a_large_head(start, web_origin):
+    """As long as the configuration permits, and longer than some libraries take by themselves."""
+    proxy = start({"http": {"head": "256KiB"}})
+    target = web_origin(lambda request: response(200, "X-Long: " + "y" * 100_000, body=b"hello"))
+    with proxy.open() as conn:
+        for _ in range(2):
+            answer = conn.get(target.url())
+            assert answer.status == 200 and answer.body == b"hello"
+            assert values(answer.fields, "x-long") == ["y" * 100_000]
+
+
 def test_1_0_clients_get_no_1xx(proxy, web_origin):
     target = web_origin(lambda request: [head(100), head(103, "Link: </a>"), response(body=b"hello")])
     with proxy.open() as conn:

@@ -80,10 +80,6 @@ def malformed_requests(f):
     return f.request([(":method", "CONNECT"), (":path", "/")])[1]
 
 
-def streams_above_the_limit(f):
-    return f.request(connect_fields(f.hole))[1]
-
-
 def empty_data(f):
     return data(f.opened.id, b"")
 
@@ -254,6 +250,79 @@ def test_a_bomb_of_headers(start, origin):
     assert proxy.rss() - before < 8 << 20
 
 
+# --- and of clients who take no answer ---
+
+MOST_UNREAD = 16 << 20  # bytes; what sockets take of them is less
+
+
+def refused_without_a_look(number):
+    """Above the limit of streams: nothing in a small frame, for a RST_STREAM."""
+    return header_frames(number, b"\x82")
+
+
+def requests_without_a_login(number):
+    return header_frames(number, EMPTY_TABLE + literals([(":method", "CONNECT"), (":authority", "origin.test:1")]))
+
+
+def pings_without_an_end(_):
+    return ping()
+
+
+def on_their_way(proxy, link):
+    """Bytes that lie in sockets: (towards the client, towards the proxy); None when one of them is gone."""
+    ports, queues = (link.name[1], proxy.port), {}
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        for row in (line.split() for line in list(table)[1:]):
+            local, remote = (int(address.rpartition(":")[2], 16) for address in row[1:3])
+            if {local, remote} == set(ports) and row[3] == "01":
+                queues[local] = [int(n, 16) for n in row[4].split(":")]  # not acknowledged, not read
+    if len(queues) < 2:
+        return None
+    (up, down_here), (down, up_there) = (queues[port] for port in ports)
+    return down + down_here, up + up_there
+
+
+def fill_with_answers(proxy, link):
+    """Until no more of them leave the proxy: never more requests than it allows at a time, as long as they do."""
+    filled, same = 0, 0
+    while same < 4 and not link.broken:
+        send_many(link, requests_without_a_login, 100)
+        now = until(lambda: (lying := on_their_way(proxy, link)) is None or (lying[1] == 0 and lying), "it to read them")
+        if now is True:
+            break
+        filled, same = now[0], same + 1 if now[0] == filled else 0
+
+
+def send_many(link, kind, count):
+    out = b"".join(kind(link.next_id + 2 * i) for i in range(count))
+    link.next_id += 2 * count
+    link.send(out)
+    return len(out)
+
+
+@pytest.mark.parametrize("kind", [refused_without_a_look, requests_without_a_login, pings_without_an_end],
+                         ids=lambda kind: kind.__name__)
+def test_a_flood_of_a_stranger_who_does_not_read(start, origin, kind):
+    """Answers that nobody takes are not gathered: either it is the end of him, or nothing more is read from him."""
+    proxy = start({"workers": 1}, env=SMALL_QUARANTINE)
+    with bystander(proxy, origin(echo).target), proxy.h2(begin=False, receive_buffer=2048, timeout=3) as link:
+        link.reads = False  # so that the proxy's SETTINGS are never acknowledged, either: its limits are not in force
+        link.send(PREFACE + settings({Setting.INITIAL_WINDOW_SIZE: (1 << 31) - 1}) + window_update(0, 1 << 30))
+        fill_with_answers(proxy, link)
+        before = most = proxy.rss()
+        sent = 0
+        try:
+            while not link.broken and sent < MOST_UNREAD:
+                sent += send_many(link, kind, 2000)
+                most = max(most, proxy.rss())
+        except TimeoutError:
+            pass  # held back
+        most = max(most, proxy.rss())
+        print(f"{sent >> 10} KiB, {'the end' if link.broken else 'held back'}; resident +{(most - before) >> 10} KiB")
+        assert most - before < 16 << 20
+        assert sent < MOST_UNREAD, "nobody minded"
+
+
 # --- and what is no flood ---
 
 
@@ -271,6 +340,21 @@ def test_a_browser_that_closes_all_its_pages(proxy, origin):
             link.in_step()
         unharmed(link.tunnel(target))
         assert not link.goaways
+
+
+def test_a_tunnel_after_the_other(proxy, origin):
+    """RST_STREAM is how many clients end a tunnel that they have used; so often none is an attack."""
+    target = origin(echo).target
+    with proxy.h2() as link:
+        link.ready()
+        other = link.tunnel(target)
+        for _ in range(1500):
+            tunnel = link.tunnel(target)
+            tunnel.send(b"x")
+            assert tunnel.recv_exactly(1) == b"x"
+            tunnel.reset(Code.CANCEL)
+            assert not link.goaways and link.end is None
+        unharmed(other)
 
 
 def test_a_busy_tunnel_may_update_its_windows(proxy, origin):

@@ -24,7 +24,9 @@ def echoes(stream, said=b"hello"):
 
 
 def closes(proxy, link):
-    return [r for r in proxy.records() if r["kind"] == "close" and r["client_port"] == link.name[1]]
+    """Last records of this connection; ports come back, so it is the newest one's."""
+    of_port = [r for r in proxy.records() if r["client_port"] == link.name[1]]
+    return [r for r in of_port if r["kind"] == "close" and r["connection"] == of_port[-1]["connection"]]
 
 
 def end_of(link):

@@ -6,8 +6,9 @@ import socket
 import threading
 
 import pytest
-from client import BROKEN
-from h2client import PREFACE, Code, Setting, settings, window_update
+from client import BROKEN, basic
+from h2client import PREFACE, Code, Setting, get_fields, settings, window_update
+from http_origin import head
 from origin import deaf, digest, echo, pattern, sink, source
 from probe import SMALL_QUARANTINE
 from test_hostile_origins import calm, stands_still
@@ -159,6 +160,72 @@ def test_100_streams_whose_client_does_not_read(lone, origin):
         link.reads, link.credit = True, False
         for stream in streams:
             assert digest(stream.recv_all()) == digest(pattern(2 * MIB)) and stream.end == "clean"
+
+
+def test_100_tunnels_that_wait_for_the_same_window(proxy, origin):
+    """The connection's. Those who had what they wanted wait at the head of the line with nothing to say; one WINDOW_UPDATE
+    is for whoever has."""
+    talkers = []
+
+    def talker(seen):
+        seen.recv()
+        talkers.append(seen)
+        seen.origin.released.wait(60)
+
+    target = origin(talker)
+    with proxy.h2(begin=False, credit=False) as link:
+        link.send(PREFACE + settings({Setting.INITIAL_WINDOW_SIZE: MIB}))  # 65535 for the connection
+        link.ready()
+        eater = link.tunnel(origin(source(MIB)).target)
+        link.until(lambda: link.received == 65535, "the window to be eaten")
+        tunnels = []
+        for i in range(100):
+            tunnels.append(link.tunnel(target.target))
+            tunnels[-1].send(b"your turn")
+            until(lambda: len(talkers) == i + 1, "the target to have it")
+        eater.reset()
+        link.in_step()
+
+        def update_for(some):
+            """What these have to say, all of it and nothing else."""
+            for seen in some:
+                seen.send(pattern(150))
+            link.in_step().silent_for(0.3)
+            before = sum(tunnel.received for tunnel in tunnels)
+            link.send(window_update(0, 150 * len(some)))
+            link.until(lambda: sum(tunnel.received for tunnel in tunnels) == before + 150 * len(some), "their bytes")
+
+        at_once = 65  # as many are asked in one go: 1 MiB in shares of 16 KiB
+        update_for(talkers[:at_once])
+        update_for(talkers[at_once:])
+        assert {bytes(tunnel.buffer) for tunnel in tunnels} == {pattern(150)}
+        target.released.set()
+
+
+def test_hints_that_nobody_reads(lone, origin, web_origin):
+    """Interim heads need no window, but wait like all other bytes: at their origins, and not in here."""
+    hint = head(103, "X: " + "y" * 30_000)
+
+    def answer(request):
+        for _ in range(190):
+            yield hint
+        request.connection.origin.released.wait(60)
+
+    target = web_origin(answer)
+    login = ("proxy-authorization", f"Basic {basic('alice')}")
+    with bob(lone, origin(echo).target) as served, lone.h2(receive_buffer=4096) as link:
+        link.ready()
+        link.reads = False
+        before = lone.rss()
+        for i in range(40):
+            link.request(get_fields(target.target, "/", "http", fields=[login]), end_stream=True, queue=i < 39)
+        until(lambda: len(target.requests) == 40, "all requests to be there")
+        sent = stands_still(lambda: sum(request.connection.sent for request in target.requests), "the origins to wait")
+        grown = lone.rss() - before
+        print(f"{sent / MIB:.0f} MiB sent, {grown / MIB:.1f} MiB more")
+        assert grown < 48 * MIB
+        served()
+        target.released.set()
 
 
 def test_one_stream_that_is_not_read_does_not_hold_up_the_others(proxy, origin):

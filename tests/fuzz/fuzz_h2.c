@@ -228,7 +228,7 @@ static void send_raw(struct script *s)
 static void client_windows(unsigned digit)
 {
 	int32_t id = digit & 8 ? 0 : some_id(digit);
-	nghttp2_settings_entry entry = { NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, (uint32_t[]){ 0, 1, 65535, 300000 }[digit & 3] };
+	nghttp2_settings_entry entry = { NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, (uint32_t[]){ 0, 300, 65535, 16 << 20 }[digit & 3] };
 
 	if (peer.session && digit & 4)
 		(void)nghttp2_submit_settings(peer.session, NGHTTP2_FLAG_NONE, &entry, 1);

@@ -74,7 +74,7 @@ Test(pool, gives_back_what_was_put)
 Test(pool, never_to_another_user_host_or_port)
 {
 	static const struct pool_key others[] = {
-		{ "bob", "a.test", 80 }, { "alice", "b.test", 80 }, { "alice", "a.test", 8080 }, { "alic", "ea.test", 80 },
+		{ "bob", "a.test", 80 }, { "carol", "a.test", 80 }, { "alice", "b.test", 80 }, { "alice", "a.test", 8080 }, { "alic", "ea.test", 80 },
 		{ "alicea", ".test", 80 }, { "", "a.test", 80 }, { "alice", "", 80 },
 	};
 	struct mem_stream *m = put(&alice, &few);

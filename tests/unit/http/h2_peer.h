@@ -17,7 +17,7 @@ struct peer_stream {
 	int32_t id;
 	int status; /* of the final response; 0: none yet */
 	unsigned heads, interims, trailers; /* field sections */
-	char fields[2048]; /* "name: value\n" of all of them */
+	char fields[16384]; /* "name: value\n" of all of them */
 	size_t fields_n;
 	char *data;
 	size_t n;

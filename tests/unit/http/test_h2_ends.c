@@ -362,6 +362,34 @@ Test(h2_ends, strangers_go_sooner)
 	cr_assert_leq(id, 2u * 35);
 }
 
+static void job_wants_login(struct peer_job *job)
+{
+	job_refuse(job, REASON_AUTH_REQUIRED);
+}
+
+/* Nor does it help them that there is always an answer which their window does not let out. */
+Test(h2_ends, strangers_go_though_their_streams_linger)
+{
+	uint32_t id = 1, error = 1;
+	unsigned seconds = 0, beside = 0;
+
+	peer.on_begin = job_wants_login;
+	put_preface(f);
+	put_settings(f, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0);
+	for (; seconds < 100 && !peer.closed; seconds++, id += 2) {
+		put_connect(f, id, "a.example:443", false);
+		feed();
+		beside += seconds > 0 && !peer.closed && peer.h->count > 1;
+		loop_advance(peer.loop, 1000);
+		peer_run();
+	}
+	cr_assert(peer.closed);
+	cr_assert_geq(beside, 25u, "else this is the test before");
+	cr_assert(seconds >= 30 && seconds <= 35, "%u", seconds);
+	cr_assert(goaway_of(&error));
+	cr_assert_eq(error, (uint32_t)NGHTTP2_NO_ERROR);
+}
+
 Test(h2_ends, quiet_clients_are_asked)
 {
 	unsigned ms = peer.conf->http2.ping_ms;
@@ -494,6 +522,135 @@ Test(h2_ends, who_drains_while_its_client_says_good_bye)
 	job_close(job_at(0), STREAM_CLOSE_FLUSH);
 	peer_run();
 	cr_assert(peer.closed);
+}
+
+/* --- clients who take much and read nothing --- */
+
+Test(h2_ends, who_reads_no_answers_is_not_read)
+{
+	unsigned before;
+
+	hello();
+	peer.m->window = 0;
+	for (unsigned s = 0; s < 45; s++) { /* slowly enough for the budget */
+		for (unsigned i = 0; i < 15; i++)
+			flood_pings(0);
+		feed();
+		loop_advance(peer.loop, 1000);
+		peer_run();
+	}
+	cr_assert_not(peer.closed);
+	cr_assert_gt(peer.m->in_n, 1000u, "what is not read waits below");
+	cr_assert_neq(peer.m->base.pause & STREAM_PAUSE_PEER_FULL, 0u);
+	peer.m->window = SIZE_MAX;
+	mem_drain(peer.m, SIZE_MAX);
+	peer_run();
+	cr_assert_eq(peer.m->in_n, 0u);
+	before = frames_of(NGHTTP2_PING, 0);
+	cr_assert_geq(before, 45u * 15);
+	job_write(job_at(0), "on", 2);
+	peer_run();
+	cr_assert_eq(frames_of(NGHTTP2_DATA, 1), 1u);
+}
+
+static void on_begin_none(struct peer_job *job)
+{
+	(void)job;
+}
+
+/* Before anybody has logged in little is kept. */
+Test(h2_ends, strangers_may_not_leave_much_here)
+{
+	static const char bytes[16000];
+	unsigned reset = 0;
+
+	peer.on_begin = on_begin_none;
+	put_preface(f);
+	put_settings(f, 0, 0);
+	for (uint32_t id = 1; id < 20; id += 2) {
+		put_connect(f, id, "a.example:443", false);
+		for (unsigned i = 0; i < 4; i++)
+			put_frame(f, NGHTTP2_DATA, 0, id, bytes, sizeof(bytes));
+		feed();
+		cr_assert_leq(peer.h->in_total, (size_t)H2_STRANGER_BYTES);
+	}
+	for (uint32_t id = 1; id < 20; id += 2)
+		reset += reset_of(id) == NGHTTP2_REFUSED_STREAM;
+	cr_assert(reset >= 4 && reset <= 7, "%u", reset);
+	cr_assert_not(peer.closed);
+	for (unsigned i = 0; i < peer.count; i++) /* whose bytes are not whole gets no tunnel */
+		cr_assert_eq(job_at(i)->gone, reset_of((uint32_t)job_at(i)->id) == NGHTTP2_REFUSED_STREAM);
+}
+
+Test(h2_ends, strangers_may_not_leave_many_heads_here)
+{
+	char *fields = calloc(1, 16000);
+	unsigned refused = 0;
+
+	peer.on_begin = on_begin_none;
+	(void)snprintf(fields, 16000, ":method: CONNECT\n:authority: a.example:443\nx: %015000u\n", 1u);
+	put_preface(f);
+	put_settings(f, 0, 0);
+	for (uint32_t id = 1; id < 80; id += 2) {
+		put_headers(f, id, fields, NGHTTP2_FLAG_END_HEADERS);
+		feed();
+	}
+	for (uint32_t id = 1; id < 80; id += 2)
+		refused += reset_of(id) == NGHTTP2_REFUSED_STREAM;
+	cr_assert(peer.count >= 16 && peer.count <= 18, "%u", peer.count);
+	cr_assert_eq(refused, 40 - peer.count);
+	cr_assert_not(peer.closed);
+	job_refuse(job_at(0), REASON_AUTH_REQUIRED); /* makes room for another one */
+	peer_run();
+	put_headers(f, 101, fields, NGHTTP2_FLAG_END_HEADERS);
+	feed();
+	cr_assert_neq(reset_of(101), (uint32_t)NGHTTP2_REFUSED_STREAM);
+	free(fields);
+}
+
+/* --- faults below --- */
+
+Test(h2_ends, who_goes_before_saying_anything)
+{
+	mem_feed_eof(peer.m, false);
+	peer_run();
+	cr_assert(peer.closed);
+	cr_assert_eq(peer.m->how, STREAM_CLOSE_FLUSH);
+	cr_assert_eq(peer.m->out_n, 0u);
+}
+
+Test(h2_ends, faults_have_names)
+{
+	static const struct {
+		enum stream_fault fault;
+		enum reason why;
+	} rows[] = {
+		{ STREAM_FAULT_RESET, REASON_CLIENT_RESET },
+		{ STREAM_FAULT_PROTOCOL, REASON_CLIENT_TLS_ERROR },
+		{ STREAM_FAULT_MEMORY, REASON_NO_MEMORY },
+	};
+
+	for (unsigned i = 0; i < 3; i++) {
+		if (i > 0)
+			restart();
+		hello();
+		mem_feed_fault(peer.m, rows[i].fault);
+		peer_run();
+		cr_assert(peer.closed);
+		cr_assert_eq(job_at(0)->why, rows[i].why, "row %u: %s", i, reason_name(job_at(0)->why));
+	}
+}
+
+/* Found out by a writer, in the middle of his write. */
+Test(h2_ends, a_write_that_fails)
+{
+	hello();
+	peer.m->refuse = true;
+	job_supply(job_at(0), 60000, false);
+	peer_run();
+	cr_assert(peer.closed);
+	cr_assert_eq(job_at(0)->gone, 1u);
+	cr_assert_eq(job_at(0)->why, REASON_CLIENT_RESET);
 }
 
 /* --- the end with requests in every state --- */

@@ -91,6 +91,8 @@ Test(h2_exchange, replies_without_a_body)
 
 		peer_run();
 		cr_assert(job_reply(job_at(i), rows[i].status, rows[i].fields, rows[i].framing));
+		if (i == 2)
+			peer_run(); /* the end has left before it is said */
 		job_finish(job_at(i));
 		peer_run();
 		cr_assert_eq(peer_at(id)->status, rows[i].status);
@@ -101,6 +103,23 @@ Test(h2_exchange, replies_without_a_body)
 		cr_assert(peer_at(id)->closed && !peer_at(id)->reset);
 		cr_assert_eq(peer_has_field(id, "content-length: 700\n"), i == 1);
 	}
+}
+
+Test(h2_exchange, a_large_head)
+{
+	char fields[9000];
+	size_t n = 0;
+	int32_t id = get();
+
+	for (unsigned i = 0; i < 60; i++)
+		n += (size_t)snprintf(fields + n, sizeof(fields) - n, "X-%u: %0120u\r\n", i, i);
+	cr_assert(job_reply(job_at(0), 200, fields, chunked));
+	job_supply(job_at(0), 10, true);
+	peer_run();
+	cr_assert_eq(peer_at(id)->n, 10u);
+	cr_assert_eq(peer_at(id)->status, 200);
+	cr_assert_eq(frames_of(NGHTTP2_HEADERS, id), 1u);
+	job_close(job_at(0), STREAM_CLOSE_FLUSH);
 }
 
 Test(h2_exchange, a_reply_to_head_keeps_its_length)

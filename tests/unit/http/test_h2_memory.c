@@ -94,7 +94,7 @@ static void say_post(int32_t *id)
 /* A bit of everything. Asserts nothing by itself. */
 static void session(void)
 {
-	int32_t a, b, c, d, e;
+	int32_t a, b, c, d, e, f;
 
 	peer.on_begin = take_any;
 	peer.login = true;
@@ -103,6 +103,7 @@ static void session(void)
 	a = peer_connect("a.example:443", "Basic YWxpY2U6c2VjcmV0");
 	peer_send_pattern(a, 150000, false);
 	b = peer_connect("refuse.example:443", NULL);
+	f = peer_connect("stays.example:443", NULL);
 	c = peer_connect("later.example:443", NULL);
 	peer_send_pattern(c, 70000, false);
 	peer_run();
@@ -124,10 +125,17 @@ static void session(void)
 	peer_run();
 	close_finished();
 	peer_run();
+	for (unsigned i = 0; i < 3; i++) { /* PINGs */
+		loop_advance(peer.loop, peer.conf->http2.ping_ms);
+		peer_run();
+	}
 	if (!peer.closed)
 		h2_drain(peer.h);
 	peer_run();
 	loop_advance(peer.loop, 5000);
+	peer_run();
+	if (job_of(f))
+		job_close(job_of(f), STREAM_CLOSE_ABORT);
 	peer_run();
 	(void)b, (void)e;
 }
@@ -166,11 +174,11 @@ static void any_allocation_fails(bool forever)
 		cr_assert_not(peer.client_failed, "%lu", nth);
 		check_bytes(nth);
 		if (!hit) { /* and so it looks when nothing fails */
-			cr_assert_eq(peer.count, 5u);
+			cr_assert_eq(peer.count, 6u);
 			cr_assert_eq(job_at(0)->in_n, 300000u);
 			cr_assert(peer_at(1)->ended && peer_at(1)->n == 101000);
 			cr_assert_eq(peer_at(3)->status, 407);
-			cr_assert(peer_at(7)->ended && peer_at(7)->trailers == 1 && peer_at(7)->interims == 1);
+			cr_assert(peer_at(9)->ended && peer_at(9)->trailers == 1 && peer_at(9)->interims == 1);
 			cr_assert(peer.closed);
 		}
 		peer_stop();

@@ -342,6 +342,66 @@ Test(h2_windows, room_follows_the_connection_below)
 	cr_assert(peer_at(id)->ended);
 }
 
+enum { LARGE = 8 * 1024 * 1024 };
+
+/* A client whose windows are so large, and who opens none by itself. */
+static int32_t large_tunnel(void)
+{
+	const nghttp2_settings_entry large = { NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, LARGE };
+
+	peer_hello_settings(false, &large, 1);
+	cr_assert_eq(nghttp2_submit_window_update(peer.session, 0, 0, 1 << 30), 0);
+	peer_run();
+	return tunnel();
+}
+
+/* Firefox opens a tunnel's window only when DATA comes by it: it is asked with single bytes. */
+Test(h2_windows, the_last_bytes_of_a_large_window_ask_for_more)
+{
+	size_t first, asked = 0;
+	int32_t id = large_tunnel();
+
+	job_supply(job_at(0), LARGE + 300000, true);
+	peer_run();
+	peer_forget();
+	first = peer_at(id)->n;
+	cr_assert(first < LARGE && first > LARGE - 1000, "%zu", first);
+	for (unsigned i = 0; i < 120; i++) {
+		size_t before = peer_at(id)->n;
+
+		loop_advance(peer.loop, 1000);
+		peer_run();
+		cr_assert_leq(peer_at(id)->n, before + 10, "they are few, and the longer the fewer");
+		asked += peer_at(id)->n > before;
+	}
+	cr_assert_gt(asked, 2u);
+	cr_assert_lt(peer_at(id)->n, (size_t)LARGE, "some are left to ask with");
+	cr_assert_eq(nghttp2_submit_window_update(peer.session, 0, id, 200000), 0);
+	peer_run();
+	cr_assert_gt(peer_at(id)->n, first + 190000, "the window is opened, and used at once");
+	cr_assert_eq(nghttp2_submit_window_update(peer.session, 0, id, 1 << 20), 0);
+	peer_run();
+	cr_assert_eq(peer_at(id)->n, LARGE + 300000u);
+	cr_assert(peer_is_pattern(peer_at(id)->data, LARGE + 300000, 0));
+	cr_assert(peer_at(id)->ended);
+}
+
+/* The end does not overtake them. */
+Test(h2_windows, the_end_is_behind_the_bytes_that_ask)
+{
+	int32_t id = large_tunnel();
+
+	job_supply(job_at(0), LARGE - 100, true);
+	peer_run();
+	cr_assert(peer_at(id)->n < LARGE - 100u && !peer_at(id)->ended);
+	cr_assert_eq(job_at(0)->drained, 0u, "the end's leaving was told too early");
+	cr_assert_eq(nghttp2_submit_window_update(peer.session, 0, id, 1 << 20), 0);
+	peer_run();
+	cr_assert_eq(peer_at(id)->n, LARGE - 100u);
+	cr_assert(peer_at(id)->ended);
+	cr_assert_geq(job_at(0)->drained, 1u);
+}
+
 Test(h2_windows, frames_fill_tls_records)
 {
 	struct frame f;

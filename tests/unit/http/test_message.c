@@ -22,6 +22,7 @@ static struct {
 	unsigned head_count, ends, breaks, drains, faults, closes;
 	int status;
 	bool eof, error, refuse_head;
+	bool held_by_interim; /* as by a client who does not take it */
 	enum reason why;
 	enum stream_close how;
 	const char *trailers_out;
@@ -35,6 +36,8 @@ static bool on_head(void *ctx, const struct response_head *head)
 	seen.head_count++;
 	seen.status = head->status;
 	snprintf(seen.heads + n, sizeof(seen.heads) - n, "%d " SLICE_FMT, head->status, SLICE_ARG(head->fields));
+	if (seen.held_by_interim && head->status < 200)
+		stream_pause(s, STREAM_PAUSE_PEER_FULL);
 	return !seen.refuse_head;
 }
 
@@ -425,6 +428,25 @@ Test(message, interim_heads_are_counted)
 	loop_turn(loop);
 	cr_assert(seen.error && seen.why == REASON_RESPONSE_TOO_LARGE);
 	cr_assert_leq(seen.head_count, 300u);
+	close_message();
+}
+
+/* What came together with it lies in here, where no event of the wire will tell of it. */
+Test(message, heads_behind_one_that_has_to_wait)
+{
+	response(HEAD_GET);
+	seen.held_by_interim = true;
+	mem_feed_text(wire, answers[2].bytes);
+	for (unsigned heads = 1; heads < 3; heads++) {
+		loop_turn(loop);
+		loop_turn(loop);
+		cr_assert_eq(seen.head_count, heads, "%u", seen.head_count);
+		stream_resume(s, STREAM_PAUSE_PEER_FULL);
+	}
+	loop_turn(loop);
+	loop_turn(loop);
+	cr_assert(seen.eof && seen.status == 200 && !seen.error);
+	cr_assert_str_eq(seen.body, answers[2].body);
 	close_message();
 }
 
