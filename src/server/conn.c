@@ -27,6 +27,7 @@ struct conn {
 	struct h1 *h1; /* one of them, once it is known which */
 	struct h2 *h2;
 	struct deadline deadline; /* until then */
+	unsigned wrong; /* the client's */
 	bool authenticated, closing;
 	bool judging; /* after ALPN h2: nothing is sent before the client's first bytes have told what it speaks */
 	char first[H2_PREFACE_BYTES]; /* these bytes; a credential may begin in them */
@@ -258,6 +259,7 @@ void conn_accept(struct worker_parts *w, int fd, const struct addr *peer, const 
 	c->client.address = *peer;
 	c->client.close_after_refusal = options->close_after_refusal;
 	c->client.authenticated = on_authenticated;
+	c->client.wrong = &c->wrong;
 	c->client.authenticated_ctx = c;
 	if (getsockname(fd, (struct sockaddr *)&local, &local_n) == 0)
 		(void)addr_from_sockaddr(&c->client.listener, (struct sockaddr *)&local, local_n);

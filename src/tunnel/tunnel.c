@@ -30,6 +30,9 @@ typedef enum step step_fn(struct tunnel *t);
 /* Rules are many and tunnels more: what a reload has to look at is spread over turns of the loop. */
 enum { REVIEWS_PER_TURN = 64 };
 
+/* Wrong passwords on one connection, one after the other. */
+enum { WRONG_IN_A_ROW_MAX = 10, WRONG_RETRY_AFTER_S = 60 };
+
 /* Where the tunnel may go. */
 struct choice {
 	struct addr addresses[DNS_ADDRESSES_MAX];
@@ -347,6 +350,22 @@ static void authenticated(struct tunnel *t)
 		client->authenticated(client->authenticated_ctx);
 }
 
+/* Firefox repeats a wrong password for ever over HTTP/2, each time on a new stream, without asking anybody: 429 is
+ * where it stops and says so. A right one is right all the same. */
+static enum reason count_wrong(struct tunnel *t, enum reason verdict)
+{
+	unsigned *wrong = t->request->client->wrong;
+
+	if (!wrong)
+		return verdict;
+	if (verdict == REASON_OK)
+		*wrong = 0;
+	if (verdict != REASON_AUTH_FAILED || ++*wrong <= WRONG_IN_A_ROW_MAX)
+		return verdict;
+	t->retry_after_s = WRONG_RETRY_AFTER_S;
+	return REASON_AUTH_THROTTLED;
+}
+
 static void on_auth(void *ctx, enum reason verdict, unsigned retry_after_s)
 {
 	struct tunnel *t;
@@ -354,6 +373,7 @@ static void on_auth(void *ctx, enum reason verdict, unsigned retry_after_s)
 	OBJ_CAST(t, ctx, TUNNEL_MAGIC);
 	t->auth = NULL;
 	t->retry_after_s = retry_after_s;
+	verdict = count_wrong(t, verdict);
 	if (verdict != REASON_OK) {
 		refuse(t, verdict);
 		return;
@@ -384,6 +404,7 @@ static enum step authenticate(struct tunnel *t)
 	credentials_burn(&c);
 	if (t->auth)
 		return wait_for(t, t->conf->deadlines.auth, REASON_AUTH_TIMEOUT);
+	verdict = count_wrong(t, verdict);
 	if (verdict != REASON_OK)
 		return refuse_step(t, verdict);
 	authenticated(t);

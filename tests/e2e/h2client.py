@@ -6,6 +6,7 @@ used like client.Conn: it takes a request as HTTP/1.1 text and gives the answer 
 which protocol it speaks."""
 
 import select
+import ssl
 import struct
 import time
 from dataclasses import dataclass
@@ -237,10 +238,14 @@ class Connection(Conn):
             self.busy = False
 
     def queue(self, data):
-        """To go out together with what comes next."""
+        """To go out together with what comes next; behind our own close_notify nothing can."""
         view = memoryview(data)
-        while view:
-            view = view[self.tls.write(view[:16384]) :]
+        try:
+            while view:
+                view = view[self.tls.write(view[:16384]) :]
+        except ssl.SSLError as error:
+            if error.reason != "PROTOCOL_IS_SHUTDOWN":
+                raise
         self.waiting += self.outgoing.read()
 
     def send(self, data):
@@ -504,8 +509,8 @@ class Stream(Reader):
     # --- in ---
 
     def recv(self, limit=CHUNK):
-        while not self.buffer and self.end is None:
-            self.link.pump()
+        while not self.buffer and self.end is None and self.link.pump():
+            pass
         taken = bytes(self.buffer[:limit])
         del self.buffer[:limit]
         self._credit(len(taken))
@@ -762,7 +767,9 @@ class Tunnel(Reader):
             self._render()
             if self.rendered or self.stream.end is not None:
                 break
-            self.link.pump()
+            if not self.link.pump():  # the connection is over, and this stream was none of its
+                self._render()
+                break
         if self.rendered:
             out = bytes(self.rendered[:limit])
             del self.rendered[:limit]

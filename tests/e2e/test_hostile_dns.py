@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import nameserver as ns
+import protocols
 import pytest
 from client import connect_head
 from nameserver import AAAA, A, NameServer, Stream, address, alias, message, record
@@ -36,25 +37,47 @@ def settings(*servers, **deadlines):
     }
 
 
-@pytest.fixture(scope="module")
-def names():
-    server = NameServer({})
-    yield server
-    server.close()
+class World:
+    """Name servers count their questions and proxies remember answers: each protocol has its own of both."""
+
+    def __init__(self, lab, folder):
+        self.names = NameServer({})
+        self.outside = Proxy(lab, folder("outside"), settings(self.names)).start()
+        self.impatient = Proxy(lab, folder("impatient"), settings(self.names, resolve="600ms")).start()
+
+    def close(self):
+        self.outside.stop()
+        self.impatient.stop()
+        self.names.close()
 
 
 @pytest.fixture(scope="module")
-def _outside(lab, names, tmp_path_factory):
-    proxy = Proxy(lab, tmp_path_factory.mktemp("outside"), settings(names)).start()
-    yield proxy
-    proxy.stop()
+def worlds(lab, tmp_path_factory):
+    made = {}
+
+    def world():
+        if protocols.current not in made:
+            made[protocols.current] = World(lab, tmp_path_factory.mktemp)
+        return made[protocols.current]
+
+    yield world
+    for each in made.values():
+        each.close()
 
 
-@pytest.fixture(scope="module")
-def _impatient(lab, names, tmp_path_factory):
-    proxy = Proxy(lab, tmp_path_factory.mktemp("impatient"), settings(names, resolve="600ms")).start()
-    yield proxy
-    proxy.stop()
+@pytest.fixture
+def names(worlds):
+    return worlds().names
+
+
+@pytest.fixture
+def _outside(worlds):
+    return worlds().outside
+
+
+@pytest.fixture
+def _impatient(worlds):
+    return worlds().impatient
 
 
 @pytest.fixture

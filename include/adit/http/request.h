@@ -21,6 +21,7 @@ struct client {
 	const char *tls_version, *tls_cipher, *tls_sni;
 	bool close_after_refusal; /* RFC 9931 */
 	bool logged_in; /* a login has succeeded on this connection */
+	unsigned *wrong; /* wrong passwords in a row on it, the handler's to count; NULL: not counted */
 	loop_fn *authenticated; /* told once a login on this connection succeeded */
 	void *authenticated_ctx;
 };
