@@ -265,10 +265,11 @@ static bool can_be_kept(const struct exchange *x)
 
 struct stream *exchange_end(struct exchange *x, enum reason reason)
 {
-	struct stream *wire = x->wire;
+	struct stream *wire;
 	bool kept, whole;
 
 	OBJ_CHECK(x, EXCHANGE_MAGIC);
+	wire = x->wire;
 	kept = reason == REASON_OK && can_be_kept(x);
 	/* A target must not take a broken-off upload for a whole one. */
 	whole = reason == REASON_OK && (x->switched || message_is_written(x->target));

@@ -669,7 +669,7 @@ static struct relay_limits relay_limits(const struct tunnel *t)
 }
 
 /* Both streams, and the timer of progress records. */
-static bool open_streams(struct tunnel *t, struct stream *open_client(struct request *r))
+static bool open_streams(struct tunnel *t, struct stream *open_client(struct request *))
 {
 	struct request *r = t->request;
 
