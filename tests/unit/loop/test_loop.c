@@ -347,7 +347,7 @@ Test(loop, long_passes_do_not_starve_turns)
 	loop_post(loop, &a.task);
 	loop_run(loop);
 	cr_assert_eq(done, 60u);
-	cr_assert_lt(a.runs, 30u, "%u busy passes for 60 turns", a.runs);
+	cr_assert_lt(a.runs, 45u, "%u busy passes for 60 turns", a.runs); /* one a pass would be 60 */
 	loop_unpost(loop, &a.task);
 }
 
