@@ -129,6 +129,7 @@ bool h2_queue_add(struct h2_queue *q, struct h2_spare *spare, const void *data, 
 		size_t taken;
 
 		c = TAILQ_FIRST(&fresh);
+		ADIT_ASSERT(c); /* there are as many as the bytes need */
 		TAILQ_REMOVE(&fresh, c, entry);
 		taken = fill(c, p, n);
 		p += taken;
