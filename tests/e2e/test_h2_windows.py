@@ -418,25 +418,6 @@ def test_room_comes_back_with_streams_that_end(start, origin):
         assert upload.most > FIRST, "it can still grow"
 
 
-def test_uploads_of_strangers_wait_in_little_room(start, black_hole, origin):
-    """Early data of those who are not logged in yet costs next to nothing, whatever their windows say."""
-    proxy = start({"deadlines": {"dial": "20s"}, "workers": 1}, env=SMALL_QUARANTINE)
-    hole = black_hole().target
-    with bob(proxy, origin(echo).target) as served:
-        before = proxy.rss()
-        links = [proxy.h2() for _ in range(4)]
-        for link in links:
-            streams = [link.connect(hole, queue=i < 49) for i in range(50)]
-            for stream in streams:
-                stream.send_some(pattern(FIRST - 1))
-        for link in links:
-            link.in_step()
-        assert proxy.rss() - before < 4 * 50 * FIRST + SLACK
-        served()
-        for link in links:
-            link.close()
-
-
 def test_a_reset_gives_the_room_of_its_bytes_back(proxy, origin):
     """Bytes that lie in the proxy for a stream that is reset count no more."""
     target, other = origin(deaf), origin(echo).target
