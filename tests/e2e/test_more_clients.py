@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import ssl
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -62,6 +63,13 @@ def site(web):
     return f"https://origin.test:{web.port}"
 
 
+def fresh(folder):
+    """Made anew: test_forward_clients.py has the same fixtures, and each file its own run of them."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
 # --- apt ---
 
 
@@ -69,8 +77,8 @@ def site(web):
 def apt_repository(web):
     """(folder below the web origin, name of the package, checksum of its file)"""
     dpkg = need("dpkg-deb", "dpkg")
-    top = web.folder / "apt"
-    tree = web.folder / "apt-package"
+    top = fresh(web.folder / "apt")
+    tree = fresh(web.folder / "apt-package")
     (tree / "DEBIAN").mkdir(parents=True)
     (tree / "DEBIAN/control").write_text(
         "Package: adit-probe\nVersion: 1.0\nArchitecture: all\nMaintainer: e2e <e2e@origin.test>\n"
@@ -78,7 +86,6 @@ def apt_repository(web):
     )
     (tree / "usr/share/adit-probe").mkdir(parents=True)
     (tree / "usr/share/adit-probe/bytes").write_bytes(pattern(4_000_000))
-    top.mkdir()
     run(dpkg, "-Znone", "--root-owner-group", "--build", tree, top / "adit-probe.deb")
     package = (top / "adit-probe.deb").read_bytes()
     index = (
@@ -155,8 +162,7 @@ def test_apt_with_a_wrong_password(apt):
 def npm_registry(web):
     """(folder below the web origin, checksum of the large file in the package): two packages, one needing the other."""
     need("npm", "npm")
-    top = web.folder / "npm"
-    top.mkdir()
+    top = fresh(web.folder / "npm")
 
     def tarball(name, manifest, files):
         with tarfile.open(top / f"{name}-1.0.0.tgz", "w:gz") as archive:
@@ -382,8 +388,7 @@ def test_requests_with_a_wrong_password(proxy, session, site):
 def wheel(web):
     """Checksum of the wheel that the index below simple/ offers."""
     name = "adit_probe-1.0-py3-none-any.whl"
-    folder = web.folder / "simple/adit-probe"
-    folder.mkdir(parents=True)
+    folder = fresh(web.folder / "simple/adit-probe")
     info = "adit_probe-1.0.dist-info"
     with zipfile.ZipFile(folder / name, "w") as archive:
         archive.writestr("adit_probe.bin", pattern(3_000_000))
