@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 
 import protocols
 from pki import PASSWORD
@@ -212,6 +213,7 @@ class Conn(Reader):
         self.sock.connect(address[:2])
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.name = self.sock.getsockname()
+        self.began = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # as records have it
         self.tls = None
         self.end = None
         self.buffer = bytearray()

@@ -581,6 +581,8 @@ class Stream(Reader):
         view = memoryview(payload)
         while view:
             self.link.poll()
+            if self.headers is not None and self.code == Code.NO_ERROR:
+                return  # it has its answer, and the rest is not wanted: RFC 9113 8.1
             self._gone()
             sent = self.send_some(view[:CHUNK])
             view = view[sent:]

@@ -283,8 +283,10 @@ class Proxy:
             raise AssertionError(f"no record with {wanted} in {name}:\n{seen}") from None
 
     def record_of(self, conn, kind="close"):
-        """The record of this client connection's access. Ports come back: the newest access of this one counts."""
+        """The record of this client connection's access. Ports come back: the newest access of this one counts, and
+        none from before it."""
         host, port = conn.name[:2]
         wanted = {"client": host, "client_port": port}
-        opened = [r for r in self.records() if r["kind"] == "open" and wanted.items() <= r.items()]
+        began = getattr(conn, "began", "") or getattr(getattr(conn, "link", None), "began", "")
+        opened = [r for r in self.records() if r["kind"] == "open" and wanted.items() <= r.items() and r["time"] >= began]
         return self.record(kind=kind, id=opened[-1]["id"]) if opened else self.record(kind=kind, **wanted)
