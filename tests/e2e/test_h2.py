@@ -527,7 +527,7 @@ def test_a_small_one_is_not_behind_a_large_one(start, origin):
             if large.end:
                 break
         assert i >= 3, "the download was over too soon to tell"
-        assert worst < 12 * MIB, worst
+        assert worst < 6 * MIB, worst
 
 
 # --- frames ---
