@@ -4,9 +4,9 @@ much of a machine there is.
 
     attackers.py NAME JSON      JSON: {"port": ..., and what the attacker takes}
 
-Says "ready" once the attack is under way, counts in a last line of JSON, and ends at SIGTERM, or when it has done
-what it was to do so many `times`. Addresses are of 127.0.0.0/8: one each where a limit is for a network, many where it would only hide
-what is tested."""
+Says "ready" once the attack is under way, those of a crowd "enough" when they have had it, counts in a last line of
+JSON, and ends at SIGTERM, or when it has done what it was to do so many `times`. Addresses are of 127.0.0.0/8: one each
+where a limit is for a network, many where it would only hide what is tested."""
 
 import errno
 import itertools
@@ -106,7 +106,7 @@ def tls(port, source, receive_buffer=None):
 
 def crowd(make, places, spell, pace):
     """Keeps a connection in each place: those the proxy has closed are made again. spell(sock, i) is said to each of
-    them, at the pace, and says whether it still lives."""
+    them, at the pace, and says whether it still lives. When half of the places have been closed it has done enough."""
     held = [make(place) for place in places]
     ready()
     while True:
@@ -114,6 +114,8 @@ def crowd(make, places, spell, pace):
             pace.wait()
             if not spell(held[i], i):
                 count("closed by the proxy")
+                if tally["closed by the proxy"] == len(places) // 2:
+                    print("enough", flush=True)
                 held[i].close()
                 held[i] = make(places[i])
 
@@ -475,13 +477,14 @@ def many_refusals(conn, heads):
 
 
 def made_up_users(port, network, target, times, per_second):
-    """Names that nobody has, each with a password of its own, from many networks."""
-    pace, chance = Pace(per_second / 20), random.Random(os.getpid())
+    """Names that nobody has, each with a password of its own, from many networks; ten on a connection, which is what
+    one may have wrong in a row."""
+    pace, chance = Pace(per_second / 10), random.Random(os.getpid())
     ready()
-    for i in range(0, times, 20):
+    for i in range(0, times, 10):
         pace.wait()
         with tls(port, f"127.{network + chance.randrange(8)}.{chance.randrange(250)}.1") as conn:
-            names = [f"user-{chance.randrange(1 << 60):x}" for _ in range(20)]
+            names = [f"user-{chance.randrange(1 << 60):x}" for _ in range(10)]
             many_refusals(conn, [connect_head(target, name, f"password of {name}") for name in names])
 
 

@@ -12,6 +12,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -33,6 +34,7 @@ RATIO = 2
 ROUNDS = 5
 
 LEAST, QUIET_S = 40, 0.3  # samples beside an attack; quiet time before and after it
+ENOUGH_S = 60  # for half of a crowd to be closed
 
 # What a second round of the same may add to the resident set: arenas and caches are warm by then, but threads take
 # turns in being the one that needs most. A leak of a single SSL in each connection of the cheapest attack is 20 times that.
@@ -53,10 +55,11 @@ def times(n, most=2000):
 
 
 class Attack:
-    """with Attack(folder, "silent", port=..., n=...) as attack: ... ; afterwards `tally` says what it has done."""
+    """with Attack(folder, "silent", port=..., n=...) as attack: ... ; afterwards `tally` says what it has done.
+    It is `due` until it has done so many `times`, or says that it has done enough."""
 
-    def __init__(self, folder, name, **options):
-        self.name, self.folder, self.ends = name, folder, "times" in options
+    def __init__(self, folder, name, crowd=False, **options):
+        self.name, self.folder, self.ends, self.crowd = name, folder, "times" in options, crowd
         self.command = [sys.executable, str(Path(__file__).with_name("attackers.py")), name, json.dumps(options)]
         self.tally = {}
 
@@ -66,25 +69,38 @@ class Attack:
             self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log, text=True,
             env=os.environ | {"TMPDIR": str(self.folder)},
         )
-        line = self.process.stdout.readline()
-        assert line == "ready\n", f"{self.name} did not begin: {line}{self._stderr()}"
+        self.said = [self.process.stdout.readline()]
+        assert self.said == ["ready\n"], f"{self.name} did not begin: {self.said}{self._stderr()}"
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
+        self.patience = time.monotonic() + ENOUGH_S
         return self
 
     def _stderr(self):
         self.log.seek(0)
         return self.log.read()
 
-    def over(self):
-        return self.process.poll() is not None
+    def due(self):
+        if self.ends:
+            return self.process.poll() is None
+        due = self.crowd and "enough\n" not in self.said
+        assert not due or time.monotonic() < self.patience, f"{self.name}: few were closed in {ENOUGH_S} s"
+        return due
+
+    def _listen(self):
+        for line in self.process.stdout:
+            self.said.append(line)
 
     def __exit__(self, kind, *_):
         self.process.terminate()
-        out, _ = self.process.communicate(timeout=20)
+        self.process.wait(20)
+        self.listener.join(20)
+        self.process.stdout.close()
         problem = self._stderr()
         self.log.close()
         if kind is None:
             assert self.process.returncode == 0, f"{self.name} ended with {self.process.returncode}: {problem}"
-            self.tally = json.loads(out.splitlines()[-1])
+            self.tally = json.loads(self.said[-1])
 
 
 class Probe:
@@ -121,14 +137,14 @@ def p99(samples):
 
 def withstands(probe, attack, seconds=0.6, floor=FLOOR_S):
     """Rounds of quiet, attack, and nothing left behind; attack() makes one. What the attackers did comes back, added up.
-    An attack of so many `times` is run to its end."""
+    An attack of so many `times` is run to its end, a crowd until half of it has been closed."""
     proxy, tally, seen, sizes = probe.proxy, {}, [], []
     probe.series(least=5)
     after = probe.series(QUIET_S, LEAST // 2)
     for number in range(ROUNDS):
         before = after
         with attack() as current:
-            beside = probe.series(seconds, LEAST, lambda: current.ends and not current.over())
+            beside = probe.series(seconds, LEAST, current.due)
         for what, n in current.tally.items():
             tally[what] = tally.get(what, 0) + n
         proxy.settle()

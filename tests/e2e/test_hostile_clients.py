@@ -6,7 +6,6 @@ from probe import FLOOR_S, ROUNDS, SMALL_QUARANTINE, Attack, Probe, times, withs
 from proxy import Proxy
 
 DEADLINES = {"handshake": "1200ms", "head": "1200ms", "stall": "1200ms", "linger": "500ms", "drain": "5s"}
-PAST_DEADLINES_S = 1.6  # attacks that long meet the end of their own connections, all at once
 OPEN = {"unauthenticated_per_prefix": "off", "handshakes_per_prefix": "off"}
 
 
@@ -32,42 +31,37 @@ def besieged(request, place):
 def withstand(besieged, tmp_path):
     """withstand("silent", n=...): the shared proxy, attacked."""
 
-    def run(name, seconds=0.6, **options):
+    def run(name, **options):
         probe = Probe(besieged, besieged.echo.target)
-        return withstands(probe, lambda: Attack(tmp_path, name, port=besieged.port, **options), seconds)
+        return withstands(probe, lambda: Attack(tmp_path, name, port=besieged.port, **options))
 
     return run
 
 
-# --- slow in every phase ---
+# --- slow in every phase: a crowd goes on until half of it has met its deadline ---
 
 
 def test_silent_connections(withstand):
     """Two thousand of them; when their time is up, all at once, they come again."""
-    tally = withstand("silent", seconds=PAST_DEADLINES_S, n=2000, network=10)
-    assert tally["closed by the proxy"] >= 1000
+    withstand("silent", crowd=True, n=2000, network=10)
 
 
 def test_a_hello_in_drops(withstand):
     """Each byte is progress to TCP and none to the deadline."""
-    tally = withstand("drips_hello", seconds=PAST_DEADLINES_S, n=500, network=11)
-    assert tally["closed by the proxy"] >= 250
+    withstand("drips_hello", crowd=True, n=500, network=11)
 
 
 def test_a_head_in_drops(withstand):
-    tally = withstand("drips_head", seconds=PAST_DEADLINES_S, n=60, network=12)
-    assert tally["closed by the proxy"] >= 30
+    withstand("drips_head", crowd=True, n=60, network=12)
 
 
 def test_clients_that_never_read(withstand):
     """What an endless sender or many questions would make the proxy keep for them is bounded, and then they are gone."""
-    tally = withstand("never_reads", seconds=PAST_DEADLINES_S, n=40, network=13)
-    assert tally["closed by the proxy"] >= 10
+    withstand("never_reads", crowd=True, n=40, network=13)
 
 
 def test_clients_that_never_send(withstand, besieged):
-    tally = withstand("never_sends", seconds=PAST_DEADLINES_S, n=80, network=14, target=besieged.echo.target)
-    assert tally["closed by the proxy"] >= 30
+    withstand("never_sends", crowd=True, n=80, network=14, target=besieged.echo.target)
 
 
 # --- floods ---
