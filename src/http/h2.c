@@ -12,6 +12,8 @@
 enum {
 	STRANGER_MS = 30000, /* how long a stranger may keep a connection by asking for health and the like */
 	NOTICE_MS = 1000, /* between the two steps of a drain: requests on their way still come in */
+	READ_BYTES = 1024 * 1024, /* of a client, at most, in one turn */
+	READ_SHARE = 128 * 1024, /* of it for each stream: what comes for a target in one turn leaves in one send */
 	CONTROL_BYTES = 2048, /* control frames gather, so that not each has a TLS record of its own */
 	TOO_MANY_CONTINUATIONS = -905, /* nghttp2's; not all of its versions have a name for it */
 };
@@ -310,9 +312,27 @@ static void set_idle(struct h2 *h)
 		goodbye(h, NGHTTP2_INTERNAL_ERROR, REASON_NO_MEMORY);
 }
 
-static void take(struct h2 *h, size_t n)
+/* Where the next bytes go to, and how many. Large DATA frames are read one by one, payload and header: a payload goes
+ * to where it can stay, and need not be wiped behind us inside OpenSSL as must be whatever may hold credentials. */
+static char *place(struct h2 *h, size_t *size)
 {
-	unsigned before = h->count;
+	bool bare = h->data_left > 0 && h->client->logged_in;
+
+	if (bare && !h->landing)
+		h->landing = h2_chunk_new(&h->spare);
+	bare = bare && h->landing;
+	if (bare != h->bare)
+		stream_secret(h->stream, !bare);
+	h->bare = bare;
+	if (bare)
+		*size = h->data_left < H2_RECORD_BYTES ? h->data_left : H2_RECORD_BYTES;
+	else
+		*size = h->at_header ? H2_FRAME_HEADER_BYTES : h->buffer_bytes;
+	return bare ? h->landing->bytes : h->buffer;
+}
+
+static ssize_t feed(struct h2 *h, char *p, size_t n)
+{
 	ssize_t rv;
 
 	if (!h->heard) { /* the preface: the SETTINGS go out now, and their acknowledgement tells the round trip */
@@ -324,14 +344,19 @@ static void take(struct h2 *h, size_t n)
 	h->ping_sent = false;
 	h->heard_head = h->head_id != 0; /* or goes on */
 	h->inside = true;
-	rv = nghttp2_session_mem_recv(h->session, (const uint8_t *)h->buffer, n);
+	rv = nghttp2_session_mem_recv(h->session, (const uint8_t *)p, n);
 	h->inside = false;
+	h->at_header = h->bare && h->data_left == 0;
 	if (h->heard_head || rv < 0)
 		mem_burn(h->buffer, n);
 	if (rv == NGHTTP2_ERR_NOMEM || rv == NGHTTP2_ERR_CALLBACK_FAILURE)
 		h->session_failed = true;
-	if (before == 0)
-		set_idle(h);
+	return rv;
+}
+
+/* What has come is told to whom it concerns. */
+static void took(struct h2 *h, ssize_t rv)
+{
 	tell(h);
 	if (h->abuse || rv == NGHTTP2_ERR_FLOODED || rv == TOO_MANY_CONTINUATIONS)
 		refuse(h, NGHTTP2_ENHANCE_YOUR_CALM, REASON_H2_ABUSE);
@@ -357,7 +382,10 @@ static void client_left(struct h2 *h)
 static void on_readable(void *ctx)
 {
 	struct h2 *h;
-	size_t n = 0;
+	unsigned before;
+	enum stream_io io;
+	size_t n, size, most, total = 0;
+	ssize_t rv = 0;
 
 	OBJ_CAST(h, ctx, H2_MAGIC);
 	if (h->ending)
@@ -366,18 +394,29 @@ static void on_readable(void *ctx)
 		h2_end(h, REASON_NO_MEMORY, STREAM_CLOSE_ABORT);
 		return;
 	}
-	switch (stream_read(h->stream, h->buffer, h->buffer_bytes, &n)) {
-	case STREAM_IO_OK:
-		take(h, n);
-		if (!h->ending && n == h->buffer_bytes)
-			stream_more(h->stream);
-		return;
-	case STREAM_IO_AGAIN:
-		return;
-	default:
-		client_left(h);
+	before = h->count;
+	most = before * READ_SHARE < READ_BYTES ? before * READ_SHARE : READ_BYTES;
+	if (most < h->buffer_bytes)
+		most = h->buffer_bytes;
+	do {
+		char *p = place(h, &size);
+
+		io = stream_read(h->stream, p, size, &n);
+		if (io != STREAM_IO_OK)
+			break;
+		rv = feed(h, p, n);
+		total += n;
+	} while (n == size && total + H2_RECORD_BYTES <= most && rv >= 0 && !h->abuse && h->client->logged_in);
+	if (total == 0) {
+		if (io != STREAM_IO_AGAIN)
+			client_left(h);
 		return;
 	}
+	if (before == 0)
+		set_idle(h);
+	took(h, rv);
+	if (!h->ending && io != STREAM_IO_AGAIN && (io != STREAM_IO_OK || n == size))
+		stream_more(h->stream);
 }
 
 static void on_drained(void *ctx)
@@ -500,6 +539,8 @@ void h2_free(struct h2 *h)
 	deadline_fini(&h->head);
 	deadline_fini(&h->idle);
 	h2_session_drop(h);
+	if (h->landing)
+		h2_chunk_drop(h->landing, &h->spare);
 	h2_spare_trim(&h->spare, 0);
 	request_clear(&h->refused);
 	conf_unref(h->conf);

@@ -22,6 +22,7 @@ enum {
 	H2_WINDOW_FIRST = 65536, /* of a stream */
 	H2_TURN_BYTES = 256 * 1024, /* sent in one turn */
 	H2_OUT_MAX = 1024 * 1024, /* queued towards the client, all streams together */
+	H2_LARGE_BYTES = 4096, /* DATA frames of that size are worth a read of their own */
 	H2_FRAMES_MAX = 512, /* control frames that wait for a client who does not read; then nothing is read from him */
 	H2_STRANGER_BYTES = 256 * 1024, /* what a connection without a login may have us keep: heads, and as much of DATA */
 	H2_HEAD_ROOM = 1024, /* so much of a body may come with the head of a reply, window or not */
@@ -55,7 +56,6 @@ struct h2_stream {
 	bool connect, body; /* what the request is: CONNECT; DATA was to follow */
 	bool broken; /* RST_STREAM came or went */
 	bool drained; /* news: the queue ran empty */
-	bool writing; /* which is no news to who writes just now */
 	bool buried;
 	uint32_t last_error; /* what RST_STREAM will say behind the queued bytes; 0: none */
 	struct deadline linger;
@@ -69,6 +69,8 @@ struct h2_stream {
 	size_t reply_trailers_n;
 
 	struct h2_queue in, out;
+	char *direct; /* what is being written and was not queued; frames' headers are put before it */
+	size_t direct_n;
 	size_t lent; /* bytes given to the reader that have not left yet */
 	size_t held_bytes;
 	size_t heads; /* bytes of a target's heads that have not left yet */
@@ -107,6 +109,10 @@ struct h2 {
 	bool draining, said_last;
 	bool ping_sent, rtt_asked;
 	enum stream_close how;
+	struct h2_chunk *landing; /* where a DATA frame's payload is read to, before it is known whether it is wanted */
+	size_t data_left; /* of the DATA frame that is coming in, if it is a large one */
+	bool at_header; /* the next byte is a frame's first */
+	bool bare; /* what is read next is payload: no credentials in it */
 	struct h2_stream *sending; /* whose DATA frame lies at out_p */
 	const char *out_p;
 	size_t out_n;
@@ -150,6 +156,8 @@ void h2_stream_credit(struct h2_stream *s);
 void h2_stream_heads_sent(struct h2_stream *s);
 /* Room for those who wait for it. */
 void h2_stream_feed(struct h2 *h);
+/* The bytes of its next DATA frame: *p, with room for the header before them. */
+size_t h2_stream_front(struct h2_stream *s, char **p);
 /* The frame that nghttp2 has made of it was written. */
 void h2_stream_sent(struct h2_stream *s, size_t n);
 

@@ -7,33 +7,41 @@
 
 enum { SMALL_BYTES = 1024, SPARE_MAX = 64 };
 
-static char *bytes_of(struct h2_chunk *c)
+static struct h2_chunk *chunk_alloc(size_t size)
 {
-	return c->bytes + H2_FRAME_HEADER_BYTES;
-}
+	struct h2_chunk *c = mem_alloc(sizeof(*c) + size);
 
-static struct h2_chunk *chunk_new(struct h2_spare *spare, size_t n)
-{
-	/* a few bytes of an interactive tunnel shall not hold 16 KB */
-	size_t size = n <= SMALL_BYTES ? SMALL_BYTES : H2_CHUNK_BYTES;
-	struct h2_chunk *c = TAILQ_FIRST(&spare->chunks);
-
-	if (size == H2_CHUNK_BYTES && c) {
-		TAILQ_REMOVE(&spare->chunks, c, entry);
-		spare->count--;
-	} else {
-		c = mem_alloc(sizeof(*c) + H2_FRAME_HEADER_BYTES + size);
-		if (!c)
-			return NULL;
+	if (c)
 		c->size = (unsigned)size;
-	}
-	c->from = c->to = 0;
 	return c;
 }
 
-static void chunk_drop(struct h2_chunk *c, struct h2_spare *spare)
+struct h2_chunk *h2_chunk_new(struct h2_spare *spare)
 {
-	if (c->size < H2_CHUNK_BYTES || spare->count == SPARE_MAX) {
+	struct h2_chunk *c = TAILQ_FIRST(&spare->chunks);
+
+	if (!c)
+		return chunk_alloc(H2_RECORD_BYTES);
+	TAILQ_REMOVE(&spare->chunks, c, entry);
+	spare->count--;
+	return c;
+}
+
+/* With a header's room. */
+static struct h2_chunk *chunk_for(struct h2_spare *spare, size_t n)
+{
+	/* a few bytes of an interactive tunnel shall not hold 16 KB */
+	struct h2_chunk *c =
+	    n <= SMALL_BYTES ? chunk_alloc(H2_FRAME_HEADER_BYTES + SMALL_BYTES) : h2_chunk_new(spare);
+
+	if (c)
+		c->from = c->to = H2_FRAME_HEADER_BYTES;
+	return c;
+}
+
+void h2_chunk_drop(struct h2_chunk *c, struct h2_spare *spare)
+{
+	if (c->size < H2_RECORD_BYTES || spare->count == SPARE_MAX) {
 		mem_free(c);
 		return;
 	}
@@ -69,7 +77,7 @@ static void drop_first(struct h2_queue *q, struct h2_spare *spare)
 	struct h2_chunk *c = TAILQ_FIRST(&q->chunks);
 
 	TAILQ_REMOVE(&q->chunks, c, entry);
-	chunk_drop(c, spare);
+	h2_chunk_drop(c, spare);
 }
 
 void h2_queue_clear(struct h2_queue *q, struct h2_spare *spare)
@@ -84,17 +92,17 @@ static bool chunks_new(struct h2_chunks *fresh, struct h2_spare *spare, size_t n
 {
 	TAILQ_INIT(fresh);
 	while (n > 0) {
-		struct h2_chunk *c = chunk_new(spare, n);
+		struct h2_chunk *c = chunk_for(spare, n);
 
 		if (!c) {
 			while ((c = TAILQ_FIRST(fresh))) {
 				TAILQ_REMOVE(fresh, c, entry);
-				chunk_drop(c, spare);
+				h2_chunk_drop(c, spare);
 			}
 			return false;
 		}
 		TAILQ_INSERT_TAIL(fresh, c, entry);
-		n -= n < c->size ? n : c->size;
+		n -= n < c->size - c->to ? n : c->size - c->to;
 	}
 	return true;
 }
@@ -104,7 +112,7 @@ static size_t fill(struct h2_chunk *c, const char *p, size_t n)
 	size_t room = c->size - c->to;
 	size_t taken = n < room ? n : room;
 
-	memcpy(bytes_of(c) + c->to, p, taken);
+	memcpy(c->bytes + c->to, p, taken);
 	c->to += (unsigned)taken;
 	return taken;
 }
@@ -139,27 +147,51 @@ bool h2_queue_add(struct h2_queue *q, struct h2_spare *spare, const void *data, 
 	return true;
 }
 
+void h2_queue_adopt(struct h2_queue *q, struct h2_chunk *c, size_t n)
+{
+	ADIT_ASSERT(n > 0 && n <= c->size);
+	c->from = 0;
+	c->to = (unsigned)n;
+	TAILQ_INSERT_TAIL(&q->chunks, c, entry);
+	q->n += n;
+}
+
 size_t h2_queue_front(struct h2_queue *q, char **p)
 {
 	struct h2_chunk *c = TAILQ_FIRST(&q->chunks);
 
 	if (!c)
 		return 0;
-	*p = bytes_of(c) + c->from;
+	*p = c->bytes + c->from;
 	return c->to - c->from;
+}
+
+unsigned h2_queue_pieces(const struct h2_queue *q, struct iovec *v, unsigned most)
+{
+	struct h2_chunk *c;
+	unsigned count = 0;
+
+	TAILQ_FOREACH(c, &q->chunks, entry) {
+		if (count == most)
+			break;
+		v[count++] = (struct iovec){ c->bytes + c->from, c->to - c->from };
+	}
+	return count;
 }
 
 void h2_queue_drop(struct h2_queue *q, struct h2_spare *spare, size_t n)
 {
-	struct h2_chunk *c = TAILQ_FIRST(&q->chunks);
-
-	if (n == 0)
-		return;
-	ADIT_ASSERT(c && n <= c->to - c->from);
-	c->from += (unsigned)n;
+	ADIT_ASSERT(n <= q->n);
 	q->n -= n;
-	if (c->from == c->to)
-		drop_first(q, spare);
+	while (n > 0) {
+		struct h2_chunk *c = TAILQ_FIRST(&q->chunks);
+		unsigned here = n < c->to - c->from ? (unsigned)n : c->to - c->from;
+
+		c->from += here;
+		n -= here;
+		if (c->from == c->to)
+			drop_first(q, spare);
+	}
 }
 
 size_t h2_queue_take(struct h2_queue *q, struct h2_spare *spare, void *buf, size_t size)

@@ -89,6 +89,7 @@ static int on_begin_frame(nghttp2_session *session ADIT_UNUSED, const nghttp2_fr
 {
 	struct h2 *h = ctx;
 
+	h->data_left = 0;
 	switch (hd->type) {
 	case NGHTTP2_CONTINUATION:
 		h->heard_head = true;
@@ -98,6 +99,9 @@ static int on_begin_frame(nghttp2_session *session ADIT_UNUSED, const nghttp2_fr
 		h->heard_head = true; /* also of streams that nghttp2 refuses */
 		break;
 	case NGHTTP2_DATA:
+		if (hd->length >= H2_LARGE_BYTES && (hd->flags & NGHTTP2_FLAG_PADDED) == 0)
+			h->data_left = hd->length;
+		break;
 	case NGHTTP2_RST_STREAM:
 	case NGHTTP2_SETTINGS:
 	case NGHTTP2_PING:
@@ -265,6 +269,18 @@ static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame
 	return 0;
 }
 
+/* What was read to where it can stay is not copied, unless the chunk would be more than twice as large. */
+static bool take_data(struct h2 *h, struct h2_stream *s, const uint8_t *data, size_t n)
+{
+	struct h2_chunk *c = h->landing;
+
+	if (!c || (const char *)data != c->bytes || n < c->size / 2)
+		return h2_queue_add(&s->in, &h->spare, data, n);
+	h->landing = NULL;
+	h2_queue_adopt(&s->in, c, n);
+	return true;
+}
+
 static int on_data_chunk(nghttp2_session *session, uint8_t flags ADIT_UNUSED, int32_t id, const uint8_t *data, size_t n,
 	void *ctx)
 {
@@ -272,6 +288,7 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags ADIT_UNUSED, in
 	struct h2_stream *s = stream_at(session, id);
 
 	h2_guard_data(&h->guard, n);
+	h->data_left -= n < h->data_left ? n : h->data_left;
 	/* The connection's window is there for nghttp2's sake: streams have theirs, and the sum of these is bounded. */
 	if (nghttp2_session_consume_connection(session, n) != 0)
 		return NGHTTP2_ERR_CALLBACK_FAILURE;
@@ -280,7 +297,7 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags ADIT_UNUSED, in
 	/* What comes before the answer waits; strangers get little room for that. */
 	if (!h->client->logged_in && h->in_total + n > H2_STRANGER_BYTES)
 		return lose(s, NGHTTP2_REFUSED_STREAM); /* it may come again */
-	if (!h2_queue_add(&s->in, &h->spare, data, n))
+	if (!take_data(h, s, data, n))
 		return lose(s, NGHTTP2_INTERNAL_ERROR);
 	h->in_total += n;
 	h2_news(s);
@@ -349,7 +366,7 @@ static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const ui
 	size_t here;
 
 	ADIT_ASSERT(s && !h->sending);
-	here = h2_queue_front(&s->out, &p);
+	here = h2_stream_front(s, &p);
 	ADIT_ASSERT(n > 0 && n <= here);
 	p -= H2_FRAME_HEADER_BYTES;
 	memcpy(p, header, H2_FRAME_HEADER_BYTES);

@@ -212,12 +212,20 @@ static size_t within_window(struct h2_stream *s, size_t n)
 	return n;
 }
 
+size_t h2_stream_front(struct h2_stream *s, char **p)
+{
+	if (s->direct_n == 0)
+		return h2_queue_front(&s->out, p);
+	*p = s->direct;
+	return s->direct_n < H2_CHUNK_BYTES ? s->direct_n : H2_CHUNK_BYTES;
+}
+
 static ssize_t on_data(nghttp2_session *session, int32_t id, uint8_t *buf ADIT_UNUSED, size_t most, uint32_t *flags,
 	nghttp2_data_source *source ADIT_UNUSED, void *ctx ADIT_UNUSED)
 {
 	struct h2_stream *s = nghttp2_session_get_stream_user_data(session, id);
 	char *p;
-	size_t n = s ? h2_queue_front(&s->out, &p) : 0;
+	size_t n = s ? h2_stream_front(s, &p) : 0;
 
 	if (n > most)
 		n = most;
@@ -249,9 +257,14 @@ void h2_stream_sent(struct h2_stream *s, size_t n)
 {
 	struct h2 *h = s->h;
 
+	if (s->direct_n > 0) {
+		s->direct += n;
+		s->direct_n -= n;
+		return; /* no news to who writes just now */
+	}
 	h2_queue_drop(&s->out, &h->spare, n);
 	h->out_total -= n;
-	if (s->out.n == 0 && !s->writing) {
+	if (s->out.n == 0) {
 		s->drained = true;
 		h2_news(s);
 	}
@@ -395,7 +408,7 @@ void h2_stream_heads_sent(struct h2_stream *s)
 		return;
 	s->h->heads_total -= s->heads;
 	s->heads = 0;
-	if (s->out.n == 0 && !s->writing) {
+	if (s->out.n == 0 && s->direct_n == 0) {
 		s->drained = true;
 		h2_news(s);
 	}
@@ -511,23 +524,46 @@ void h2_stream_credit(struct h2_stream *s)
 		h->session_failed = true;
 }
 
+/* They have left for the target, or wait there: the client may send as many. */
+static void lend(struct h2_stream *s, size_t n)
+{
+	struct h2 *h = s->h;
+
+	h->in_total -= n;
+	s->lent = n;
+	if (!s->is_lent) {
+		TAILQ_INSERT_TAIL(&h->lent, s, lent_entry);
+		s->is_lent = true;
+	}
+	h2_post_flush(h);
+	if (s->in.n == 0 && s->client_ended)
+		stream_more(&s->base); /* the end behind them is not announced */
+}
+
+static unsigned op_peek(struct stream *base, struct iovec *v, unsigned most)
+{
+	struct h2_stream *s = of(base);
+
+	h2_stream_credit(s); /* who reads again has sent what he had */
+	return h2_queue_pieces(&s->in, v, most);
+}
+
+static void op_skip(struct stream *base, size_t n)
+{
+	struct h2_stream *s = of(base);
+
+	h2_queue_drop(&s->in, &s->h->spare, n);
+	lend(s, n);
+}
+
 static enum stream_io op_read(struct stream *base, void *buf, size_t size, size_t *n)
 {
 	struct h2_stream *s = of(base);
-	struct h2 *h = s->h;
 
-	h2_stream_credit(s); /* who reads again has sent what he had */
-	*n = h2_queue_take(&s->in, &h->spare, buf, size);
-	h->in_total -= *n;
+	h2_stream_credit(s);
+	*n = h2_queue_take(&s->in, &s->h->spare, buf, size);
 	if (*n > 0) {
-		s->lent = *n;
-		if (!s->is_lent) {
-			TAILQ_INSERT_TAIL(&h->lent, s, lent_entry);
-			s->is_lent = true;
-		}
-		h2_post_flush(h);
-		if (s->in.n == 0 && s->client_ended)
-			stream_more(base); /* the end behind them is not announced */
+		lend(s, *n);
 		return STREAM_IO_OK;
 	}
 	if (s->client_ended) {
@@ -553,13 +589,25 @@ static bool op_write(struct stream *base, const void *data, size_t n)
 		return false;
 	}
 	resume(s);
-	/* What fills records gains nothing by waiting for the turn's flush, and the writer need not pause meanwhile. */
-	if (n >= H2_CHUNK_BYTES) {
-		s->writing = true;
-		h2_write_through(s->h);
-		s->writing = false;
-	}
 	return true;
+}
+
+/* What fills records gains nothing by waiting for the turn's flush, and the writer need not pause meanwhile. The rest
+ * is queued. */
+static bool op_write_over(struct stream *base, char *data, size_t n)
+{
+	struct h2_stream *s = of(base);
+
+	if (n < H2_CHUNK_BYTES || s->out.n > 0 || !s->open || !s->replied)
+		return op_write(base, data, n);
+	s->direct = data;
+	s->direct_n = n;
+	resume(s);
+	h2_write_through(s->h);
+	data = s->direct;
+	n = s->direct_n;
+	s->direct_n = 0;
+	return n == 0 || op_write(base, data, n);
 }
 
 /* No more DATA after what is queued. What the handler wants behind it may go before it has left. */
@@ -683,7 +731,10 @@ static void op_close(struct stream *base, enum stream_close how)
 
 static const struct stream_ops stream_ops = {
 	.read = op_read,
+	.peek = op_peek,
+	.skip = op_skip,
 	.write = op_write,
+	.write_over = op_write_over,
 	.queued = op_queued,
 	.room = op_room,
 	.finish = op_finish,

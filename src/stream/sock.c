@@ -219,36 +219,50 @@ enum stream_io sock_read(struct sock *k, void *buf, size_t size, size_t *n, enum
 	return STREAM_IO_ERROR;
 }
 
-bool sock_write(struct sock *k, const void *data, size_t n, enum stream_fault *fault)
+/* What the kernel takes of it; 0: nothing now. */
+static ssize_t send_some(struct sock *k, const struct iovec *v, unsigned count)
 {
-	const char *p = data;
+	ssize_t r;
+
+	do
+		r = count == 1 ? send(k->fd, v->iov_base, v->iov_len, MSG_NOSIGNAL) : writev(k->fd, v, (int)count);
+	while (r < 0 && errno == EINTR);
+	return r < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) ? 0 : r;
+}
+
+bool sock_write_vec(struct sock *k, const struct iovec *v, unsigned count, enum stream_fault *fault)
+{
+	ssize_t sent = 0;
 
 	ADIT_ASSERT(!k->finish_wanted);
 	if (k->faulted) {
 		*fault = STREAM_FAULT_RESET;
 		return false;
 	}
-	while (n > 0 && sock_queued(k) == 0) {
-		ssize_t r = send(k->fd, p, n, MSG_NOSIGNAL);
-
-		if (r < 0) {
-			if (errno == EINTR)
-				continue;
-			if (errno == EAGAIN || errno == EWOULDBLOCK)
-				break;
-			*fault = sock_fault_of(errno);
-			return false;
-		}
-		p += r;
-		n -= (size_t)r;
-		if (n > 0)
-			break; /* a short write: the kernel is full, asking again would only say so */
-	}
-	if (n > 0 && !queue(k, p, n)) {
-		*fault = STREAM_FAULT_MEMORY;
+	/* once: after a short write the kernel is full, and asking again would only say so */
+	if (sock_queued(k) == 0)
+		sent = send_some(k, v, count);
+	if (sent < 0) {
+		*fault = sock_fault_of(errno);
 		return false;
 	}
+	for (size_t skip = (size_t)sent; count > 0; v++, count--) {
+		size_t n = v->iov_len < skip ? v->iov_len : skip;
+
+		skip -= n;
+		if (n < v->iov_len && !queue(k, (const char *)v->iov_base + n, v->iov_len - n)) {
+			*fault = STREAM_FAULT_MEMORY;
+			return false;
+		}
+	}
 	return true;
+}
+
+bool sock_write(struct sock *k, const void *data, size_t n, enum stream_fault *fault)
+{
+	struct iovec v = { .iov_base = (void *)(uintptr_t)data, .iov_len = n };
+
+	return sock_write_vec(k, &v, 1, fault);
 }
 
 unsigned sock_rtt_us(const struct sock *k)

@@ -68,6 +68,18 @@ enum stream_io stream_read(struct stream *s, void *buf, size_t size, size_t *n)
 	return s->ops->read(s, buf, size, n);
 }
 
+unsigned stream_peek(struct stream *s, struct iovec *v, unsigned most)
+{
+	OBJ_CHECK(s, STREAM_MAGIC);
+	return s->ops->peek && !s->unread && s->fault == STREAM_FAULT_NONE ? s->ops->peek(s, v, most) : 0;
+}
+
+void stream_skip(struct stream *s, size_t n)
+{
+	OBJ_CHECK(s, STREAM_MAGIC);
+	s->ops->skip(s, n);
+}
+
 void stream_more(struct stream *s)
 {
 	if (s->pause == 0 && !s->closing)
@@ -108,6 +120,32 @@ bool stream_write(struct stream *s, const void *data, size_t n)
 	if (s->fault != STREAM_FAULT_NONE || s->deaf)
 		return false;
 	return n == 0 || s->ops->write(s, data, n);
+}
+
+bool stream_write_vec(struct stream *s, const struct iovec *v, unsigned count)
+{
+	OBJ_CHECK(s, STREAM_MAGIC);
+	ADIT_ASSERT(!s->closing && !s->finishing);
+	return s->fault == STREAM_FAULT_NONE && !s->deaf && s->ops->write_vec(s, v, count);
+}
+
+bool stream_gathers(const struct stream *s)
+{
+	return s->ops->write_vec;
+}
+
+bool stream_write_over(struct stream *s, char *data, size_t n)
+{
+	if (!s->ops->write_over || n == 0)
+		return stream_write(s, data, n);
+	OBJ_CHECK(s, STREAM_MAGIC);
+	ADIT_ASSERT(!s->closing && !s->finishing);
+	return s->fault == STREAM_FAULT_NONE && !s->deaf && s->ops->write_over(s, data, n);
+}
+
+size_t stream_headroom(const struct stream *s)
+{
+	return s->ops->write_over ? STREAM_HEADROOM : 0;
 }
 
 void stream_cork(struct stream *s, bool on)

@@ -29,6 +29,11 @@ static bool tcp_write(struct stream *s, const void *data, size_t n)
 	return sock_write(&of(s)->sock, data, n, &s->fault);
 }
 
+static bool tcp_write_vec(struct stream *s, const struct iovec *v, unsigned count)
+{
+	return sock_write_vec(&of(s)->sock, v, count, &s->fault);
+}
+
 static size_t tcp_queued(const struct stream *s)
 {
 	return sock_queued(&of(s)->sock);
@@ -54,6 +59,7 @@ static void tcp_close(struct stream *s, enum stream_close how)
 static const struct stream_ops tcp_ops = {
 	.read = tcp_read,
 	.write = tcp_write,
+	.write_vec = tcp_write_vec,
 	.queued = tcp_queued,
 	.finish = tcp_finish,
 	.watch = tcp_watch,

@@ -108,15 +108,15 @@ static void finish(struct flow *f)
 }
 
 /* Towards the client in two records where inner.h says why. */
-static bool forward(struct flow *f, const char *p, size_t n)
+static bool forward(struct flow *f, char *p, size_t n)
 {
 	size_t cut = inner_last(&f->inner, p, n);
 	bool good;
 
 	if (cut == 0)
-		return stream_write(f->to, p, n);
+		return stream_write_over(f->to, p, n);
 	stream_cork(f->to, true);
-	good = stream_write(f->to, p, cut) && stream_write(f->to, p + cut, n - cut);
+	good = stream_write_over(f->to, p, cut) && stream_write_over(f->to, p + cut, n - cut);
 	stream_cork(f->to, false);
 	return good && stream_fault(f->to) == STREAM_FAULT_NONE;
 }
@@ -128,44 +128,79 @@ static void nothing_now(struct flow *f)
 		block(f);
 }
 
+enum { PIECES = 16 };
+
+/* Bytes that lie in memory of their stream's own go from there: their number; 0: there are none. */
+static size_t pass(struct flow *f, bool *good)
+{
+	struct iovec v[PIECES];
+	unsigned count = stream_gathers(f->to) ? stream_peek(f->from, v, PIECES) : 0;
+	size_t n = 0;
+
+	if (count == 0)
+		return 0;
+	for (unsigned i = 0; i < count; i++)
+		n += v[i].iov_len;
+	*good = stream_write_vec(f->to, v, count);
+	stream_skip(f->from, n);
+	if (count == PIECES)
+		stream_more(f->from);
+	return n;
+}
+
+/* Through the loop's buffer: the number of bytes; 0: none now, or the end. */
+static size_t copy(struct flow *f, bool *good)
+{
+	struct relay *r = f->relay;
+	size_t n = 0, room = stream_room(f->to), headroom = stream_headroom(f->to);
+	char *p = r->limits.buffer + headroom;
+
+	if (room == 0) {
+		block(f);
+		return 0;
+	}
+	if (room > r->limits.buffer_bytes - headroom)
+		room = r->limits.buffer_bytes - headroom;
+	switch (stream_read(f->from, p, room, &n)) {
+	case STREAM_IO_OK:
+		*good = forward(f, p, n);
+		if (n == room)
+			stream_more(f->from);
+		return n;
+	case STREAM_IO_AGAIN:
+		nothing_now(f);
+		return 0;
+	case STREAM_IO_EOF:
+		finish(f);
+		return 0;
+	default:
+		fail(r, f->from);
+		return 0;
+	}
+}
+
 static void pump(struct flow *f)
 {
 	struct relay *r = f->relay;
-	size_t n = 0, room;
+	bool good = true;
+	size_t n;
 
 	if (r->ended || f->eof)
 		return;
-	room = stream_room(f->to);
-	if (room == 0) {
-		block(f);
+	n = pass(f, &good);
+	if (n == 0)
+		n = copy(f, &good);
+	if (n == 0)
 		return;
-	}
-	if (room > r->limits.buffer_bytes)
-		room = r->limits.buffer_bytes;
-	switch (stream_read(f->from, r->limits.buffer, room, &n)) {
-	case STREAM_IO_OK:
-		break;
-	case STREAM_IO_AGAIN:
-		nothing_now(f);
-		return;
-	case STREAM_IO_EOF:
-		finish(f);
-		return;
-	default:
-		fail(r, f->from);
-		return;
-	}
 	f->bytes += n;
 	stats_add(f->counter, (long long)n);
 	r->active_ms = loop_now_ms(r->loop);
-	if (!forward(f, r->limits.buffer, n)) {
+	if (!good) {
 		fail(r, f->to);
 		return;
 	}
 	if (stream_queued(f->to) > 0)
 		block(f);
-	else if (n == room)
-		stream_more(f->from);
 	/* Known already, and a client that has its answer must not find us taking its next bytes for this request's. */
 	if (r->limits.exchange && f->from->eof)
 		finish(f);

@@ -70,6 +70,22 @@ def test_in_the_table_of_the_first_flight(readable, origin):
         clean(readable, link)
 
 
+def test_behind_a_large_frame(readable, origin):
+    """What a tunnel carries is not wiped inside OpenSSL; a password behind it, in the same TLS record, is."""
+    with readable.h2() as link:
+        first = link.tunnel(origin(echo).target, "carol", SECRET)
+        for size in (16384, 8000, 4096):
+            second = link.stream()
+            head = header_frames(second.id, table_size(0) + literals(fields(origin(echo).target)))
+            payload = data(first.id, b"x" * size)
+            link.send(payload[:3009])
+            assert first.recv_exactly(3000) == b"x" * 3000  # so much has been read by itself
+            link.send(payload[3009:] + head)
+            assert second.response().status == 200
+            assert first.recv_exactly(size - 3000) == b"x" * (size - 3000)
+            clean(readable, link)
+
+
 def test_while_the_target_is_dialled(readable, black_hole):
     with readable.h2() as link:
         link.ready()

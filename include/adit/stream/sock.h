@@ -46,6 +46,7 @@ bool sock_init(struct sock *k, struct loop *loop, int fd, const struct sock_call
 enum stream_io sock_read(struct sock *k, void *buf, size_t size, size_t *n, enum stream_fault *fault);
 /* Sends at once what the kernel takes, queues the rest. */
 bool sock_write(struct sock *k, const void *data, size_t n, enum stream_fault *fault);
+bool sock_write_vec(struct sock *k, const struct iovec *v, unsigned count, enum stream_fault *fault);
 unsigned sock_rtt_us(const struct sock *k); /* TCP_INFO's; 0: unknown */
 size_t sock_queued(const struct sock *k);
 void sock_finish(struct sock *k); /* SHUT_WR after the queue */

@@ -12,6 +12,7 @@
 #include "adit/loop/loop.h"
 
 #include <sys/types.h>
+#include <sys/uio.h>
 
 enum stream_io {
 	STREAM_IO_OK, /* *n > 0 bytes */
@@ -48,11 +49,17 @@ enum stream_close {
 	STREAM_CLOSE_ABORT, /* drop everything; TCP RST */
 };
 
+enum { STREAM_HEADROOM = 16 };
+
 struct stream;
 
 struct stream_ops {
 	enum stream_io (*read)(struct stream *s, void *buf, size_t size, size_t *n);
+	unsigned (*peek)(struct stream *s, struct iovec *v, unsigned most); /* may be NULL, */
+	void (*skip)(struct stream *s, size_t n); /* both */
 	bool (*write)(struct stream *s, const void *data, size_t n);
+	bool (*write_vec)(struct stream *s, const struct iovec *v, unsigned count); /* may be NULL */
+	bool (*write_over)(struct stream *s, char *data, size_t n); /* may be NULL */
 	size_t (*queued)(const struct stream *s);
 	void (*finish)(struct stream *s);
 	void (*watch)(struct stream *s, bool on); /* readiness events on or off */
@@ -88,6 +95,10 @@ void stream_attach(struct stream *s, const struct stream_handler *handler, void 
 
 /* Reads up to size bytes into buf. Reads are taken until AGAIN or until the caller has had enough: then stream_more. */
 enum stream_io stream_read(struct stream *s, void *buf, size_t size, size_t *n) ADIT_MUST_USE;
+/* The next bytes, where they lie in memory of the stream's own, in up to `most` pieces: they can be written without a
+ * copy, before anything else is asked of the stream. stream_skip takes them off. 0: none, stream_read tells more. */
+unsigned stream_peek(struct stream *s, struct iovec *v, unsigned most) ADIT_MUST_USE;
+void stream_skip(struct stream *s, size_t n);
 /* The caller stops although bytes may be left: on_readable comes again, after others had their turn. */
 void stream_more(struct stream *s);
 /* Gives bytes back: they are what the next reads return. When something given back before is left, only bytes that the
@@ -96,6 +107,14 @@ bool stream_unread(struct stream *s, const void *data, size_t n) ADIT_MUST_USE;
 
 /* False: the stream is broken (stream_fault); nothing of it arrives in full then. */
 bool stream_write(struct stream *s, const void *data, size_t n) ADIT_MUST_USE;
+/* The same of several pieces, in one call of the kernel; only where stream_gathers says that there is such a call. */
+bool stream_write_vec(struct stream *s, const struct iovec *v, unsigned count) ADIT_MUST_USE;
+bool stream_gathers(const struct stream *s);
+/* The same, of bytes that the stream may write over, and STREAM_HEADROOM before them: what it has to put between them
+ * can go there, and no byte be copied. */
+bool stream_write_over(struct stream *s, char *data, size_t n) ADIT_MUST_USE;
+/* How much of it there should be; 0: this stream has no use for it. */
+size_t stream_headroom(const struct stream *s);
 /* Writes between on and off leave together, each in a record of its own where there are records. Off before returning
  * to the loop; a fault shows at the next write. */
 void stream_cork(struct stream *s, bool on);

@@ -119,9 +119,32 @@ Test(h2_queue, many_bytes_make_full_frames)
 Test(h2_queue, few_bytes_take_little)
 {
 	add(0, 1);
-	cr_assert_leq(TAILQ_FIRST(&q.chunks)->size, 1024u);
+	cr_assert_leq(TAILQ_FIRST(&q.chunks)->size, 1100u);
 	add(1, 5);
 	cr_assert_eq(chunks(), 1u);
+}
+
+Test(h2_queue, what_was_read_into_a_chunk_is_not_copied)
+{
+	struct h2_chunk *c = h2_chunk_new(&spare);
+	char out[H2_RECORD_BYTES + 10];
+
+	cr_assert(c);
+	add(0, 3);
+	for (size_t i = 0; i < H2_RECORD_BYTES; i++)
+		c->bytes[i] = at(3 + i);
+	h2_queue_adopt(&q, c, H2_RECORD_BYTES);
+	cr_assert_eq(TAILQ_LAST(&q.chunks, h2_chunks), c);
+	add(3 + H2_RECORD_BYTES, 5); /* behind it, in a chunk that is not full */
+	cr_assert_eq(q.n, H2_RECORD_BYTES + 8u);
+	cr_assert_eq(h2_queue_take(&q, &spare, out, sizeof(out)), H2_RECORD_BYTES + 8u);
+	expect(out, H2_RECORD_BYTES + 8u, 0);
+	c = h2_chunk_new(&spare);
+	cr_assert(c);
+	h2_queue_adopt(&q, c, 1);
+	add(0, 5000); /* in what is left of it */
+	cr_assert_eq(chunks(), 1u);
+	h2_chunk_drop(h2_chunk_new(&spare), &spare);
 }
 
 Test(h2_queue, chunks_are_used_again)

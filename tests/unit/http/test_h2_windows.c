@@ -540,3 +540,117 @@ Test(h2_windows, long_queues_have_equal_shares)
 	free(bytes);
 	expect_shares(1500000);
 }
+
+/* --- large frames: each is read to where it can stay --- */
+
+static size_t put_data(struct frames *f, uint32_t id, size_t at, size_t n)
+{
+	char bytes[16384];
+
+	for (size_t i = 0; i < n; i++)
+		bytes[i] = peer_pattern(at + i);
+	put_frame(f, NGHTTP2_DATA, 0, id, bytes, n);
+	return n;
+}
+
+static size_t put_padded_data(struct frames *f, uint32_t id, size_t at, size_t n)
+{
+	char bytes[16384] = { 100 };
+
+	for (size_t i = 0; i < n; i++)
+		bytes[1 + i] = peer_pattern(at + i);
+	put_frame(f, NGHTTP2_DATA, NGHTTP2_FLAG_PADDED, id, bytes, 1 + n + 100);
+	return n;
+}
+
+/* Two tunnels whose frames alternate, with a small one and one of another kind between them. */
+static void put_mixture(struct frames *f, size_t sent[2])
+{
+	static const size_t sizes[] = { 16384, 16384, 5000, 4095, 16384, 1, 4096, 16383 };
+
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		uint32_t which = i % 3 == 0, id = which ? 3 : 1;
+
+		sent[which] += i == 2 ? put_padded_data(f, id, sent[which], sizes[i]) : put_data(f, id, sent[which], sizes[i]);
+		if (i == 4)
+			put_u32_frame(f, NGHTTP2_WINDOW_UPDATE, 0, 1);
+	}
+}
+
+Test(h2_windows, frames_of_all_sizes_in_all_cuts)
+{
+	static struct frames f;
+
+	for (size_t cut = 1; cut < 40000; cut += cut < 30 ? 1 : 997) {
+		size_t sent[2] = { 0, 0 };
+
+		f.n = 0;
+		put_preface(&f);
+		put_settings(&f, 0, 0);
+		put_connect(&f, 1, "a.example:443", false);
+		put_connect(&f, 3, "b.example:443", false);
+		peer_feed(&f);
+		f.n = 0;
+		put_mixture(&f, sent);
+		for (size_t at = 0; at < f.n; at += cut) {
+			mem_feed(peer.m, f.bytes + at, cut < f.n - at ? cut : f.n - at);
+			peer_run();
+		}
+		for (unsigned i = 0; i < 2; i++) {
+			cr_assert_eq(job_at(i)->in_n, sent[i], "cut %zu: %zu of %zu", cut, job_at(i)->in_n, sent[i]);
+			cr_assert(peer_is_pattern(job_at(i)->in, sent[i], 0), "cut %zu", cut);
+		}
+		reopen(NULL, 0);
+	}
+}
+
+/* A password comes right behind a large frame: what is read from then on is wiped again. */
+Test(h2_windows, only_payload_is_not_wiped)
+{
+	static struct frames f;
+	size_t sent = 0;
+
+	put_preface(&f);
+	put_settings(&f, 0, 0);
+	put_connect(&f, 1, "a.example:443", false);
+	peer_feed(&f);
+	cr_assert(peer.m->secret);
+	f.n = 0;
+	sent += put_data(&f, 1, sent, 16384);
+	mem_feed(peer.m, f.bytes, 10000);
+	peer_run();
+	mem_feed(peer.m, f.bytes + 10000, 100);
+	peer_run();
+	cr_assert_not(peer.m->secret, "in the middle of a payload");
+	mem_feed(peer.m, f.bytes + 10100, f.n - 10100);
+	peer_run();
+	f.n = 0;
+	put_connect(&f, 3, "b.example:443", false);
+	peer_feed(&f);
+	cr_assert(peer.m->secret, "behind it");
+	cr_assert_eq(peer.count, 2u);
+}
+
+/* Payload that comes in small pieces does not hold a large chunk for each. */
+Test(h2_windows, trickling_payload_takes_little)
+{
+	static struct frames f;
+	const struct h2_chunk *c;
+	unsigned chunks = 0;
+
+	peer.reads = false;
+	put_preface(&f);
+	put_settings(&f, 0, 0);
+	put_connect(&f, 1, "a.example:443", false);
+	peer_feed(&f);
+	f.n = 0;
+	(void)put_data(&f, 1, 0, 16384);
+	for (size_t at = 0; at < f.n; at++) {
+		mem_feed(peer.m, f.bytes + at, 1);
+		peer_run();
+	}
+	TAILQ_FOREACH(c, &stream_of(1)->in.chunks, entry)
+		chunks++;
+	cr_assert_leq(chunks, 2u + H2_RECORD_BYTES / 1024);
+	cr_assert_eq(stream_of(1)->in.n, 16384u);
+}

@@ -228,6 +228,40 @@ Test(tcp, a_write_behind_a_queue_waits_its_turn)
 	free(p);
 }
 
+Test(tcp, pieces_are_one_write)
+{
+	char *p = pattern(MUCH);
+	struct iovec v[5];
+	size_t got = 0, at = 0;
+
+	begin(true);
+	cr_assert(stream_gathers(s));
+	for (unsigned i = 0; i < 5; i++) {
+		v[i] = (struct iovec){ p + at, i < 4 ? 1 + i * 70 : MUCH - at };
+		at += v[i].iov_len;
+	}
+	cr_assert(stream_write_vec(s, v, 3));
+	cr_assert_eq(stream_queued(s), 0u);
+	cr_assert(stream_write_vec(s, v + 3, 2)); /* more than the kernel takes */
+	cr_assert_gt(stream_queued(s), (size_t)MUCH / 2);
+	free(p);
+	peer_takes(MUCH, &got);
+	UNTIL(loop, seen.drained > 0);
+	cr_assert_eq(got, (size_t)MUCH);
+	cr_assert_eq(seen.drained, 1u);
+}
+
+Test(tcp, pieces_meet_a_reset)
+{
+	struct iovec v[2] = { { (char[]){ "ab" }, 2 }, { (char[]){ "cd" }, 2 } };
+
+	begin(false);
+	peer_reset(peer);
+	peer = -1;
+	UNTIL(loop, !stream_write_vec(s, v, 2));
+	cr_assert_eq(stream_fault(s), STREAM_FAULT_RESET);
+}
+
 Test(tcp, finish_sends_the_fin_behind_the_last_byte_and_reading_goes_on)
 {
 	size_t got = 0;
