@@ -548,6 +548,11 @@ void h2_free(struct h2 *h)
 	mem_free(h);
 }
 
+bool h2_was_used(const struct h2 *h)
+{
+	return h->used;
+}
+
 void h2_abort(struct h2 *h, enum reason reason)
 {
 	OBJ_CHECK(h, H2_MAGIC);

@@ -99,6 +99,7 @@ struct h2 {
 	struct loop_task flush, leave;
 	size_t heard_bytes; /* until then */
 	bool heard; /* the preface: we may speak */
+	bool used; /* there was a stream */
 	bool inside; /* nghttp2 is on the stack */
 	bool session_failed; /* nghttp2 is out of memory: no more calls */
 	bool ending; /* no more reading; closes when everything is flushed and no stream is left */

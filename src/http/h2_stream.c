@@ -902,5 +902,6 @@ struct h2_stream *h2_stream_new(struct h2 *h, int32_t id)
 	h->windows += s->window;
 	TAILQ_INSERT_TAIL(&h->streams, s, entry);
 	h->count++;
+	h->used = true;
 	return s;
 }

@@ -8,6 +8,7 @@
  * not know about the connection. */
 #include "server/conn.h"
 
+#include "adit/base/clock.h"
 #include "adit/base/mem.h"
 #include "adit/http/h1.h"
 #include "adit/http/h2.h"
@@ -17,6 +18,8 @@
 #include <unistd.h>
 
 #define CONN_MAGIC OBJ_MAGIC('c', 'o', 'n', 'n')
+
+enum { UNUSED_MS = 2000 }; /* who keeps a connection longer did not give it up because of HTTP/2 */
 
 struct conn {
 	uint32_t magic;
@@ -28,6 +31,8 @@ struct conn {
 	struct h2 *h2;
 	struct deadline deadline; /* until then */
 	unsigned wrong; /* the client's */
+	uint64_t began_ms;
+	bool http2; /* by ALPN */
 	bool authenticated, closing;
 	bool judging; /* after ALPN h2: nothing is sent before the client's first bytes have told what it speaks */
 	char first[H2_PREFACE_BYTES]; /* these bytes; a credential may begin in them */
@@ -52,11 +57,18 @@ static void end(struct conn *c, enum stream_close how)
 	stream_close(c->stream, how);
 }
 
+static bool gave_http2_up(const struct conn *c)
+{
+	return c->http2 && !c->h1 && (!c->h2 || !h2_was_used(c->h2)) && clock_mono_ms() - c->began_ms < UNUSED_MS;
+}
+
 static void on_closed(void *ctx)
 {
 	struct conn *c;
 
 	OBJ_CAST(c, ctx, CONN_MAGIC);
+	if (gave_http2_up(c))
+		limits_unused_http2(c->worker->limits, &c->client.address, c->began_ms);
 	TAILQ_REMOVE(&c->worker->conns, c, entry);
 	limits_leave(c->worker->limits, &c->client.address, c->authenticated);
 	deadline_fini(&c->deadline);
@@ -212,7 +224,8 @@ static void shaken_hands(struct conn *c)
 	c->client.tls_version = info.version;
 	c->client.tls_cipher = info.cipher;
 	c->client.tls_sni = info.sni;
-	if (slice_eq(info.alpn, slice_of("h2")))
+	c->http2 = slice_eq(info.alpn, slice_of("h2"));
+	if (c->http2)
 		judge(c);
 	else
 		start_http(c, false);
@@ -251,6 +264,7 @@ void conn_accept(struct worker_parts *w, int fd, const struct addr *peer, const 
 	struct conn *c = mem_alloc(sizeof(*c));
 	struct sockaddr_storage local;
 	socklen_t local_n = sizeof(local);
+	enum tls_http2 http2 = TLS_HTTP2_OFF;
 
 	if (!c)
 		goto fail;
@@ -267,8 +281,10 @@ void conn_accept(struct worker_parts *w, int fd, const struct addr *peer, const 
 	deadline_init(&c->deadline, w->env.loop, on_deadline, c);
 	if (!deadline_set(&c->deadline, conf->deadlines.handshake))
 		goto fail;
-	c->stream = tls_stream_accept(w->env.loop, fd, w->tls, w->wire, options->http2, conf->deadlines.linger,
-		on_handshake, c);
+	c->began_ms = clock_mono_ms();
+	if (options->http2)
+		http2 = limits_doubts_http2(w->limits, peer) ? TLS_HTTP2_LAST : TLS_HTTP2_FIRST;
+	c->stream = tls_stream_accept(w->env.loop, fd, w->tls, w->wire, http2, conf->deadlines.linger, on_handshake, c);
 	if (!c->stream)
 		goto fail;
 	stream_on_closed(c->stream, on_closed, c);

@@ -15,10 +15,16 @@
 
 enum { SHARDS = 16, NETWORKS_PER_SHARD = 4096 };
 
+/* How a client looks that gives HTTP/2 up each time (docs/configuration.md, "Browsers over HTTP/2"): so many connections
+ * within that time without a request, one after the other. Browsers also open several at once and use one of them. */
+enum { UNUSED_MOST = 3, UNUSED_MS = 5000, UNUSED_OVERLAP_MS = 20 };
+
 struct network {
 	unsigned unauthenticated;
 	double handshakes; /* tokens left in the bucket */
 	uint64_t refilled_ms; /* 0: the bucket was not in use and is full */
+	unsigned unused; /* HTTP/2 connections without a request */
+	uint64_t unused_ms; /* when the last of them ended */
 };
 
 struct shard {
@@ -175,4 +181,36 @@ void limits_leave(struct limits *l, const struct addr *client, bool authenticate
 		limits_authenticated(l, client);
 	atomic_fetch_sub(&l->connections, 1);
 	stats_dec(STAT_CONNECTIONS);
+}
+
+void limits_unused_http2(struct limits *l, const struct addr *client, uint64_t began_ms)
+{
+	struct cidr key = network_of(client);
+	struct shard *shard = shard_of(l, &key);
+	uint64_t now = clock_mono_ms();
+	struct network *n;
+
+	pthread_mutex_lock(&shard->lock);
+	n = lru_peek(shard->networks, &key, sizeof(key));
+	if (n && n->unused > 0 && now - n->unused_ms > UNUSED_MS)
+		n->unused = 0;
+	if (n && (n->unused == 0 || began_ms + UNUSED_OVERLAP_MS >= n->unused_ms)) {
+		n->unused++;
+		n->unused_ms = now;
+	}
+	pthread_mutex_unlock(&shard->lock);
+}
+
+bool limits_doubts_http2(struct limits *l, const struct addr *client)
+{
+	struct cidr key = network_of(client);
+	struct shard *shard = shard_of(l, &key);
+	const struct network *n;
+	bool doubts;
+
+	pthread_mutex_lock(&shard->lock);
+	n = lru_peek(shard->networks, &key, sizeof(key));
+	doubts = n && n->unused >= UNUSED_MOST && clock_mono_ms() - n->unused_ms <= UNUSED_MS;
+	pthread_mutex_unlock(&shard->lock);
+	return doubts;
 }

@@ -16,4 +16,9 @@ enum reason limits_enter(struct limits *l, const struct conf *conf, const struct
 void limits_authenticated(struct limits *l, const struct addr *client);
 void limits_leave(struct limits *l, const struct addr *client, bool authenticated);
 
+/* A connection that began at began_ms (clock_mono_ms) has agreed on HTTP/2, and has gone without a request. */
+void limits_unused_http2(struct limits *l, const struct addr *client, uint64_t began_ms);
+/* The client's network has just done so again and again: it may fare better with HTTP/1.1. */
+bool limits_doubts_http2(struct limits *l, const struct addr *client) ADIT_MUST_USE;
+
 #endif

@@ -56,7 +56,7 @@ struct tls_context {
 	struct protocols {
 		unsigned n;
 		unsigned char list[PROTOCOLS_MAX_BYTES]; /* as on the wire */
-	} protocols, without_h2;
+	} protocols[TLS_HTTP2_LAST + 1]; /* by enum tls_http2 */
 	SSL_CTX *primary; /* contexts[0] */
 	SSL_CTX **contexts; /* by set; a reference to each but the primary, which owns us */
 	size_t context_count;
@@ -143,7 +143,7 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_n, co
 	unsigned char *chosen;
 
 	OBJ_CAST(c, arg, CONTEXT_MAGIC);
-	ours = SSL_get_ex_data(ssl, http2_index) ? &c->protocols : &c->without_h2;
+	ours = &c->protocols[(uintptr_t)SSL_get_ex_data(ssl, http2_index)];
 	/* Ours is the order. No name in common is an alert (RFC 7301 3.2): a client that insists on something else would
 	 * not understand our answers either. Without the extension this is not called, and HTTP/1.1 is spoken. */
 	if (SSL_select_next_proto(&chosen, out_n, ours->list, ours->n, in, in_n) != OPENSSL_NPN_NEGOTIATED)
@@ -339,11 +339,19 @@ static void add_protocol(struct protocols *to, const char *name)
 
 static void encode_protocols(struct tls_context *c, const char *const *protocols)
 {
+	bool h2 = false;
+
 	for (; *protocols != NULL; protocols++) {
-		add_protocol(&c->protocols, *protocols);
-		if (strcmp(*protocols, "h2") != 0)
-			add_protocol(&c->without_h2, *protocols);
+		add_protocol(&c->protocols[TLS_HTTP2_FIRST], *protocols);
+		if (strcmp(*protocols, "h2") == 0) {
+			h2 = true;
+			continue;
+		}
+		add_protocol(&c->protocols[TLS_HTTP2_OFF], *protocols);
+		add_protocol(&c->protocols[TLS_HTTP2_LAST], *protocols);
 	}
+	if (h2)
+		add_protocol(&c->protocols[TLS_HTTP2_LAST], "h2");
 }
 
 struct tls_context *tls_context_new(const struct conf *conf, const char *const *protocols, struct tls_tickets *tickets,
@@ -385,8 +393,7 @@ struct tls_context *tls_context_clone(const struct tls_context *of)
 	if (c != NULL) {
 		c->min_version_13 = of->min_version_13;
 		c->lifetime_s = of->lifetime_s;
-		c->protocols = of->protocols;
-		c->without_h2 = of->without_h2;
+		memcpy(c->protocols, of->protocols, sizeof c->protocols);
 		memcpy(c->groups, of->groups, sizeof c->groups);
 		c = finish(c);
 	}
@@ -410,14 +417,14 @@ void tls_context_unref(struct tls_context *c)
 		SSL_CTX_free(c->primary);
 }
 
-SSL *tls_context_ssl(struct tls_context *c, void *app, bool http2)
+SSL *tls_context_ssl(struct tls_context *c, void *app, enum tls_http2 http2)
 {
 	SSL *ssl;
 
 	OBJ_CHECK(c, CONTEXT_MAGIC);
 	ssl = SSL_new(c->primary);
-	/* what on_alpn asks for is there or not, whatever it points at */
-	if (ssl == NULL || SSL_set_app_data(ssl, app) != 1 || (http2 && SSL_set_ex_data(ssl, http2_index, c) != 1)) {
+	if (ssl == NULL || SSL_set_app_data(ssl, app) != 1 ||
+	    (http2 != TLS_HTTP2_OFF && SSL_set_ex_data(ssl, http2_index, (void *)(uintptr_t)http2) != 1)) {
 		SSL_free(ssl);
 		ERR_clear_error();
 		return NULL;

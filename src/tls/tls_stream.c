@@ -505,7 +505,7 @@ static unsigned long long lane_of(int fd)
 }
 
 struct stream *tls_stream_accept(struct loop *loop, int fd, struct tls_context *context, struct tls_wire *wire,
-	bool http2, unsigned linger_ms, tls_handshake_fn *done, void *ctx)
+	enum tls_http2 http2, unsigned linger_ms, tls_handshake_fn *done, void *ctx)
 {
 	struct tls_stream *t = mem_alloc(sizeof(*t));
 	BIO *bio = NULL;

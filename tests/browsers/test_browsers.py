@@ -115,14 +115,16 @@ def test_websocket(serve, site, browser, picture, http):
     assert_carried(opens(proxy, site), http, 2)
 
 
-def test_websocket_beside_its_page(serve, site, browser, picture):
-    """To the page's own host; Firefox with the preference that it needs for that over HTTP/2."""
-    serve()
-    worker = browser(network__http__http2__websockets=False)
+def test_websocket_beside_its_page(serve, site, browser, picture, protocol):
+    """To the page's own host; Firefox gives HTTP/2 up for that, and is offered HTTP/1.1."""
+    proxy = serve()
+    worker = browser()
     page_is_there(worker, site)
-    echoes(worker, f"wss://site.test:{site.port}/echo", [0, 1, 65536, 1_000_000])
+    for n in range(1, 4):
+        echoes(worker, f"wss://site.test:{site.port}/echo", [0, 1, 65536, 1_000_000])
+        assert len(site.paths("/echo")) == n
     picture(worker)
-    assert len(site.paths("/echo")) == 1
+    assert opens(proxy, site)[0]["protocol"] == protocol
 
 
 def test_thirty_at_once(serve, site, browser, picture, http):

@@ -1,5 +1,6 @@
 """Which HTTP a connection speaks: what is agreed on when TLS begins, and what the client's first bytes then say."""
 
+import itertools
 import signal
 import ssl
 
@@ -30,9 +31,13 @@ def offering(lab, *names):
     return client_context(lab.certificates.ca, alpn=list(names))
 
 
-def chosen(proxy, context):
+PLACES = (f"127.77.{i // 250}.{i % 250 + 1}" for i in itertools.count())
+
+
+def chosen(proxy, context, source=None):
+    """From a network of its own each time: who often leaves without a request is offered something else."""
     try:
-        with proxy.open(context) as conn:
+        with proxy.open(context, source=source or next(PLACES)) as conn:
             return conn.tls.selected_alpn_protocol()
     except ssl.SSLError as problem:
         assert "no application protocol" in str(problem).lower().replace("_", " "), problem
@@ -191,3 +196,39 @@ def test_the_end_before_it_said_what_it_speaks(start, h2, part):
         assert conn.end == ("reset" if part else "clean")
     proxy.wait_stopped()
     proxy.process = None
+
+
+# --- clients that give HTTP/2 up, as Firefox does for WebSockets ---
+
+
+def test_http1_for_those_who_give_http2_up(proxy, lab, h2):
+    """Three in a row leave without a request: for some seconds HTTP/1.1 comes first, for this network alone."""
+    here = next(PLACES)
+    assert [chosen(proxy, h2, here) for _ in range(4)] == ["h2"] * 3 + ["http/1.1"]
+    assert chosen(proxy, offering(lab, "h2"), here) == "h2", "it can nothing else"
+    assert chosen(proxy, h2) == "h2", "another network"
+    until(lambda: chosen(proxy, h2, here) == "h2", "HTTP/2 to be first again", 20)
+
+
+def test_the_preface_alone_is_no_request(proxy, h2):
+    here = next(PLACES)
+    for _ in range(3):
+        with proxy.open(h2, source=here) as conn:
+            assert conn.tls.selected_alpn_protocol() == "h2"
+            conn.send(PREFACE + SETTINGS)
+            assert frame(conn)[0] == 4
+    until(lambda: chosen(proxy, h2, here) == "http/1.1", "HTTP/1.1 to be first")
+
+
+def test_who_uses_a_connection_gets_the_next_one_alike(proxy, h2):
+    here = next(PLACES)
+    for head in (HEALTH, None) * 3:
+        with proxy.open(h2, source=here) as conn:
+            assert conn.tls.selected_alpn_protocol() == "h2"
+            if head:
+                assert conn.ask(head).status == 200
+            else:  # a stream is a request, whatever becomes of it
+                conn.send(PREFACE + SETTINGS + bytes([0, 0, 1, 1, 5, 0, 0, 0, 1, 0x82]))
+                while frame(conn)[:3] != (3, 0, 1):
+                    pass
+    assert chosen(proxy, h2, here) == "h2"

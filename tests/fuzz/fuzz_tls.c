@@ -403,7 +403,7 @@ static void start(unsigned flags)
 		(void)SSL_set_tlsext_host_name(now.ssl, "a.test");
 		(void)SSL_set_alpn_protos(now.ssl, alpn, sizeof(alpn) - 1);
 	}
-	now.stream = tls_stream_accept(loop, ends[1], context, &wire, true, 2000, on_handshake, NULL);
+	now.stream = tls_stream_accept(loop, ends[1], context, &wire, TLS_HTTP2_FIRST, 2000, on_handshake, NULL);
 	must(now.stream != NULL, "out of memory");
 	stream_on_closed(now.stream, on_closed, NULL);
 }

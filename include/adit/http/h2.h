@@ -16,6 +16,8 @@ struct h2;
 struct h2 *h2_start(struct loop *loop, struct stream *stream, const struct client *client, struct conf *conf,
 	const struct http_handler *handler, void *handler_ctx, char *buffer, size_t buffer_bytes) ADIT_MUST_USE;
 void h2_free(struct h2 *h);
+/* Whether a request has ever begun. */
+bool h2_was_used(const struct h2 *h);
 
 /* Ends the connection: requests and tunnels with `reason`. */
 void h2_abort(struct h2 *h, enum reason reason);

@@ -8,6 +8,9 @@
 #include "adit/conf/conf.h"
 #include "adit/tls/tickets.h"
 
+/* Whether a connection may speak h2: not at all, when it can, or when it can nothing else. */
+enum tls_http2 { TLS_HTTP2_OFF, TLS_HTTP2_FIRST, TLS_HTTP2_LAST };
+
 struct ssl_st; /* OpenSSL's SSL */
 struct tls_context;
 
@@ -22,9 +25,8 @@ struct tls_context *tls_context_clone(const struct tls_context *of) ADIT_MUST_US
 struct tls_context *tls_context_ref(struct tls_context *context);
 void tls_context_unref(struct tls_context *context); /* NULL is fine; may come before the last SSL is freed */
 
-/* A new server connection, in accept state, without BIOs, SSL_get_app_data = app; the caller's. http2: whether "h2" of
- * the context's protocols is there for this connection. Plaintext is cleansed (SSL_OP_CLEANSE_PLAINTEXT) until the
- * caller clears the option. NULL: out of memory, OpenSSL's queue is drained. */
-struct ssl_st *tls_context_ssl(struct tls_context *context, void *app, bool http2) ADIT_MUST_USE;
+/* A new server connection, in accept state, without BIOs, SSL_get_app_data = app; the caller's. Plaintext is cleansed
+ * (SSL_OP_CLEANSE_PLAINTEXT) until the caller clears the option. NULL: out of memory, OpenSSL's queue is drained. */
+struct ssl_st *tls_context_ssl(struct tls_context *context, void *app, enum tls_http2 http2) ADIT_MUST_USE;
 
 #endif

@@ -1,6 +1,7 @@
 /* Admission: each limit alone, what frees a place, and what a burst of handshakes costs. */
 #include "server/limits.h"
 
+#include "adit/base/clock.h"
 #include "adit/base/mem.h"
 #include "adit/log/stats.h"
 
@@ -166,6 +167,54 @@ Test(limits, a_limit_that_is_turned_on_later_starts_full)
 		poll(NULL, 0, 1);
 	leave("192.0.2.1:1", false);
 	cr_assert_eq(stats_get(STAT_CONNECTIONS), 0, "10 ms fill it, whatever was before");
+}
+
+static void unused(const char *from, uint64_t began_ms)
+{
+	struct addr a = at(from);
+
+	limits_unused_http2(l, &a, began_ms);
+}
+
+static bool doubts(const char *from)
+{
+	struct addr a = at(from);
+
+	return limits_doubts_http2(l, &a);
+}
+
+Test(limits, who_gives_http2_up_again_and_again)
+{
+	cr_assert_not(doubts("192.0.2.1:1"));
+	cr_assert_eq(enter("192.0.2.1:1"), REASON_OK);
+	cr_assert_eq(enter("192.0.2.2:1"), REASON_OK);
+	for (unsigned i = 0; i < 3; i++) {
+		cr_assert_not(doubts("192.0.2.1:2"));
+		unused("192.0.2.1:3", clock_mono_ms());
+	}
+	cr_assert(doubts("192.0.2.1:4"));
+	cr_assert_not(doubts("192.0.2.2:1"));
+	cr_assert_not(doubts("192.0.2.3:1"), "nobody knows it");
+	leave("192.0.2.1:1", false);
+	leave("192.0.2.2:1", false);
+}
+
+/* A browser opens several at once, and uses one. */
+Test(limits, unused_connections_side_by_side_count_once)
+{
+	uint64_t began_ms = clock_mono_ms();
+
+	cr_assert_eq(enter("192.0.2.1:1"), REASON_OK);
+	while (clock_mono_ms() < began_ms + 30)
+		poll(NULL, 0, 1);
+	for (unsigned i = 0; i < 10; i++)
+		unused("192.0.2.1:1", began_ms);
+	cr_assert_not(doubts("192.0.2.1:1"));
+	unused("192.0.2.1:1", clock_mono_ms());
+	cr_assert_not(doubts("192.0.2.1:1"));
+	unused("192.0.2.1:1", clock_mono_ms());
+	cr_assert(doubts("192.0.2.1:1"));
+	leave("192.0.2.1:1", false);
 }
 
 Test(limits, a_network_never_counts_below_nothing)

@@ -41,7 +41,7 @@ struct shake {
 	const char *sni;
 	const unsigned char *alpn;
 	size_t alpn_n;
-	bool without_h2; /* the server's side */
+	bool without_h2, h2_last; /* the server's side */
 	const char *ciphers, *suites, *groups, *sigalgs;
 	SSL_SESSION *session; /* to resume */
 	/* seen by the client, unless said otherwise */

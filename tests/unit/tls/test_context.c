@@ -55,7 +55,9 @@ static struct tls_context *context_new(void)
 
 static struct shake shaken(struct tls_context *c, struct shake s)
 {
-	shake_hands(tls_context_ssl(c, NULL, !s.without_h2), &s);
+	enum tls_http2 http2 = s.without_h2 ? TLS_HTTP2_OFF : s.h2_last ? TLS_HTTP2_LAST : TLS_HTTP2_FIRST;
+
+	shake_hands(tls_context_ssl(c, NULL, http2), &s);
 	shake_drop(&s);
 	cr_assert_eq(ERR_peek_error(), 0);
 	return s;
@@ -160,22 +162,22 @@ Test(tls_context, alpn)
 	static const struct {
 		const char *offered;
 		size_t n;
-		const char *chosen[2]; /* with and without h2; NULL: refused */
+		const char *chosen[3]; /* with h2 first, without it, with it last; NULL: refused */
 	} rows[] = {
-		{ NULL, 0, { "", "" } },
-		{ "\x08http/1.1", 9, { "http/1.1", "http/1.1" } },
-		{ "\x02h2\x08http/1.1", 12, { "h2", "http/1.1" } },
-		{ "\x08http/1.1\x02h2", 12, { "h2", "http/1.1" } },
-		{ "\x02h2", 3, { "h2", NULL } },
-		{ "\x03h2c\x08http/1.0", 13, { "http/1.0", "http/1.0" } },
-		{ "\x08http/1.0\x08http/1.1", 18, { "http/1.1", "http/1.1" } },
-		{ "\x08http/1.0", 9, { "http/1.0", "http/1.0" } },
-		{ "\x08http 1.1", 9, { "http 1.1", "http 1.1" } },
-		{ "\x08HTTP/1.1", 9, { NULL, NULL } },
-		{ "\x02H2", 3, { NULL, NULL } },
-		{ "\x07http/1.\x01" "1", 10, { NULL, NULL } },
-		{ "\x09http/1.1\0", 10, { NULL, NULL } },
-		{ "\x01\0", 2, { NULL, NULL } },
+		{ NULL, 0, { "", "", "" } },
+		{ "\x08http/1.1", 9, { "http/1.1", "http/1.1", "http/1.1" } },
+		{ "\x02h2\x08http/1.1", 12, { "h2", "http/1.1", "http/1.1" } },
+		{ "\x08http/1.1\x02h2", 12, { "h2", "http/1.1", "http/1.1" } },
+		{ "\x02h2", 3, { "h2", NULL, "h2" } },
+		{ "\x03h2c\x08http/1.0", 13, { "http/1.0", "http/1.0", "http/1.0" } },
+		{ "\x08http/1.0\x08http/1.1", 18, { "http/1.1", "http/1.1", "http/1.1" } },
+		{ "\x08http/1.0", 9, { "http/1.0", "http/1.0", "http/1.0" } },
+		{ "\x08http 1.1", 9, { "http 1.1", "http 1.1", "http 1.1" } },
+		{ "\x08HTTP/1.1", 9, { NULL, NULL, NULL } },
+		{ "\x02H2", 3, { NULL, NULL, NULL } },
+		{ "\x07http/1.\x01" "1", 10, { NULL, NULL, NULL } },
+		{ "\x09http/1.1\0", 10, { NULL, NULL, NULL } },
+		{ "\x01\0", 2, { NULL, NULL, NULL } },
 	};
 	struct tls_context *c;
 
@@ -184,11 +186,11 @@ Test(tls_context, alpn)
 	c = context_new();
 	for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
 		/* on one context in turns: the listener decides, for each connection */
-		for (size_t n = 0; n < 2 * sizeof rows / sizeof rows[0]; n++) {
-			size_t i = n / 2;
-			const char *chosen = rows[i].chosen[n % 2];
+		for (size_t n = 0; n < 3 * sizeof rows / sizeof rows[0]; n++) {
+			size_t i = n / 3;
+			const char *chosen = rows[i].chosen[n % 3];
 			struct shake s = shaken(c, (struct shake){ .version = version, .alpn = (const unsigned char *)rows[i].offered,
-				.alpn_n = rows[i].n, .without_h2 = n % 2 });
+				.alpn_n = rows[i].n, .without_h2 = n % 3 == 1, .h2_last = n % 3 == 2 });
 
 			cr_expect_eq(s.ok, chosen != NULL, "row %zu", i);
 			if (chosen != NULL)
@@ -345,7 +347,7 @@ Test(tls_context, options)
 	pki_make("a", "P-256", "DNS:proxy.test");
 	use(0, "a");
 	c = context_new();
-	ssl = tls_context_ssl(c, &app, true);
+	ssl = tls_context_ssl(c, &app, TLS_HTTP2_FIRST);
 	cr_assert_not_null(ssl);
 	options = SSL_get_options(ssl);
 	mode = SSL_get_mode(ssl);
@@ -378,8 +380,8 @@ Test(tls_context, outlives_its_owner)
 	c = context_new();
 	clone = tls_context_clone(c);
 	cr_assert_not_null(clone);
-	first = tls_context_ssl(c, NULL, true);
-	second = tls_context_ssl(clone, NULL, true);
+	first = tls_context_ssl(c, NULL, TLS_HTTP2_FIRST);
+	second = tls_context_ssl(clone, NULL, TLS_HTTP2_FIRST);
 	tls_context_unref(tls_context_ref(c));
 	tls_context_unref(c);
 	tls_context_unref(clone);

@@ -310,12 +310,12 @@ static void expect_resumed(struct tls_context *from, struct tls_context *to, int
 {
 	struct shake first = { .version = version, .sni = sni }, second = { .version = version, .sni = again };
 
-	shake_hands(tls_context_ssl(from, NULL, true), &first);
+	shake_hands(tls_context_ssl(from, NULL, TLS_HTTP2_FIRST), &first);
 	cr_assert(first.ok);
 	cr_expect_not(first.resumed);
 	cr_expect_eq(first.tickets, 1);
 	second.session = first.got;
-	shake_hands(tls_context_ssl(to, NULL, true), &second);
+	shake_hands(tls_context_ssl(to, NULL, TLS_HTTP2_FIRST), &second);
 	cr_assert(second.ok);
 	cr_expect_eq(second.resumed, expected, "TLS %x", version);
 	cr_expect_str_eq(second.server_saw_sni, again ? again : "");
@@ -384,11 +384,11 @@ Test(tls_tickets, resumed_after_rotation)
 
 			make_certificates();
 			c = context(tickets);
-			shake_hands(tls_context_ssl(c, NULL, true), &first);
+			shake_hands(tls_context_ssl(c, NULL, TLS_HTTP2_FIRST), &first);
 			cr_assert(first.ok);
 			now += epochs * EPOCH_S;
 			second.session = first.got;
-			shake_hands(tls_context_ssl(c, NULL, true), &second);
+			shake_hands(tls_context_ssl(c, NULL, TLS_HTTP2_FIRST), &second);
 			cr_assert(second.ok);
 			cr_expect_eq(second.resumed, epochs <= 2, "TLS %x, %d epochs", version, epochs);
 			cr_expect_eq(second.tickets, version == TLS1_3_VERSION || epochs > 0);
@@ -415,7 +415,7 @@ Test(tls_tickets, damaged_tickets)
 		size_t ticket_n, at = 0;
 		int n;
 
-		shake_hands(tls_context_ssl(c, NULL, true), &first);
+		shake_hands(tls_context_ssl(c, NULL, TLS_HTTP2_FIRST), &first);
 		cr_assert(first.ok);
 		SSL_SESSION_get0_ticket(first.got, &ticket, &ticket_n);
 		n = i2d_SSL_SESSION(first.got, &der);
@@ -430,7 +430,7 @@ Test(tls_tickets, damaged_tickets)
 			der[at + i] ^= 0x40;
 			second.session = d2i_SSL_SESSION(NULL, &p, n);
 			cr_assert_not_null(second.session);
-			shake_hands(tls_context_ssl(c, NULL, true), &second);
+			shake_hands(tls_context_ssl(c, NULL, TLS_HTTP2_FIRST), &second);
 			cr_expect(second.ok, "TLS %x, byte %zu", version, i);
 			cr_expect_not(second.resumed, "TLS %x, byte %zu", version, i);
 			SSL_SESSION_free(second.session);
@@ -456,7 +456,7 @@ Test(tls_tickets, none_at_lifetime_zero)
 	for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
 		struct shake s = { .version = version };
 
-		shake_hands(tls_context_ssl(c, NULL, true), &s);
+		shake_hands(tls_context_ssl(c, NULL, TLS_HTTP2_FIRST), &s);
 		cr_expect(s.ok);
 		cr_expect_eq(s.tickets, 0, "TLS %x", version);
 		shake_drop(&s);

@@ -138,7 +138,7 @@ static void connect_raw(bool small)
 	tcp_pair(ends, small);
 	server_fd = ends[0];
 	fd = ends[1];
-	s = tls_stream_accept(loop, server_fd, context, &wire, true, LINGER_MS, on_handshake, &seen);
+	s = tls_stream_accept(loop, server_fd, context, &wire, TLS_HTTP2_FIRST, LINGER_MS, on_handshake, &seen);
 	cr_assert_not_null(s);
 	stream_on_closed(s, on_closed, NULL);
 }
@@ -893,7 +893,7 @@ Test(tls_stream, without_memory_the_descriptor_stays_the_callers)
 
 		tcp_pair(ends, false);
 		mem_fault_set(n, false);
-		s = tls_stream_accept(loop, ends[0], context, &wire, true, LINGER_MS, on_handshake, &seen);
+		s = tls_stream_accept(loop, ends[0], context, &wire, TLS_HTTP2_FIRST, LINGER_MS, on_handshake, &seen);
 		if (!mem_fault_hit()) {
 			mem_fault_set(0, false);
 			close_stream(STREAM_CLOSE_ABORT);
