@@ -18,7 +18,8 @@ struct tls_wire {
  * for PLAIN_HTTP be given a tls_stream_plain before. Called from the loop, once. */
 typedef void tls_handshake_fn(void *ctx, enum reason verdict);
 
-/* Takes over fd on success and starts the handshake as the server; closing the stream is legal at any time. The deadline is the caller's. NULL: out of memory, fd stays the caller's. */
+/* Takes over fd on success and starts the handshake as the server; closing the stream is legal at any time. The
+ * deadline is the caller's. NULL: out of memory, fd stays the caller's. */
 struct stream *tls_stream_accept(struct loop *loop, int fd, struct tls_context *context, struct tls_wire *wire,
 	enum tls_http2 http2, unsigned linger_ms, tls_handshake_fn *done, void *ctx) ADIT_MUST_USE;
 
