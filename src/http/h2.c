@@ -155,7 +155,7 @@ static void credit(struct h2 *h)
 			continue;
 		TAILQ_REMOVE(&h->lent, s, lent_entry);
 		s->is_lent = false;
-		h2_stream_credit(s);
+		h2_window_credit(s);
 	}
 }
 
@@ -407,6 +407,10 @@ static void on_readable(void *ctx)
 		rv = feed(h, p, n);
 		total += n;
 	} while (n == size && total + H2_RECORD_BYTES <= most && rv >= 0 && !h->abuse && h->client->logged_in);
+	if (h->landing) {
+		h2_chunk_drop(h->landing, &h->spare);
+		h->landing = NULL;
+	}
 	if (total == 0) {
 		if (io != STREAM_IO_AGAIN)
 			client_left(h);
@@ -539,8 +543,6 @@ void h2_free(struct h2 *h)
 	deadline_fini(&h->head);
 	deadline_fini(&h->idle);
 	h2_session_drop(h);
-	if (h->landing)
-		h2_chunk_drop(h->landing, &h->spare);
 	h2_spare_trim(&h->spare, 0);
 	request_clear(&h->refused);
 	conf_unref(h->conf);

@@ -2,7 +2,9 @@
  *
  *   h2.c          the life: reading, flushing, deadlines, drain, the end
  *   h2_session.c  what nghttp2 calls: frames become facts about streams
- *   h2_stream.c   one stream: its request, its struct stream, its windows
+ *   h2_stream.c   one stream: its life, its struct stream
+ *   h2_request.c  ... its request and the answers
+ *   h2_window.c   ... how much it may send, and how much be sent
  *
  * nghttp2's callbacks change state and put streams on the list of news; h2_tell walks it when nghttp2 is not on the
  * stack. So no handler and no relay ever runs inside nghttp2. */
@@ -148,18 +150,49 @@ void h2_session_drop(struct h2 *h); /* also when it was not made */
 
 /* --- h2_stream.c --- */
 struct h2_stream *h2_stream_new(struct h2 *h, int32_t id);
+struct h2_stream *h2_stream_of(const struct stream *base);
 /* Tells handler and relay what has happened. */
 void h2_stream_tell(struct h2_stream *s);
 /* The connection is no more, or the client has thrown the stream away. */
 void h2_stream_gone(struct h2_stream *s, enum reason reason);
-/* Bytes that have left for the target give the client room for as many. */
-void h2_stream_credit(struct h2_stream *s);
-void h2_stream_heads_sent(struct h2_stream *s);
 /* Room for those who wait for it. */
 void h2_stream_feed(struct h2 *h);
+/* Its DATA, as nghttp2 asks for it. */
+ssize_t h2_stream_data(nghttp2_session *session, int32_t id, uint8_t *buf, size_t most, uint32_t *flags,
+	nghttp2_data_source *source, void *ctx);
 /* The bytes of its next DATA frame: *p, with room for the header before them. */
 size_t h2_stream_front(struct h2_stream *s, char **p);
 /* The frame that nghttp2 has made of it was written. */
 void h2_stream_sent(struct h2_stream *s, size_t n);
+void h2_stream_heads_sent(struct h2_stream *s);
+bool h2_stream_add_out(struct h2_stream *s, const void *data, size_t n);
+void h2_stream_drop_in(struct h2_stream *s);
+/* There is something to send again. */
+void h2_stream_resume(struct h2_stream *s);
+/* It carries a tunnel or an exchange from here on. */
+struct stream *h2_stream_carry(struct h2_stream *s);
+/* The request has its answer. */
+void h2_stream_unhold(struct h2_stream *s);
+/* What is queued has so long to leave. */
+void h2_stream_linger(struct h2_stream *s);
+/* RST_STREAM behind it, if nghttp2 still knows it. */
+void h2_stream_detach(struct h2_stream *s, uint32_t error);
+/* No more news of it from nghttp2. */
+void h2_stream_let_go(struct h2_stream *s);
+/* Its grave, when nobody knows it any more: not nghttp2, not the handler. */
+void h2_stream_settle(struct h2_stream *s);
+
+/* --- h2_request.c --- */
+void h2_request_begin(struct h2_stream *s);
+/* Those of the trailers' fields that may pass. */
+void h2_request_trailers(struct h2_stream *s);
+
+/* --- h2_window.c --- */
+/* Bytes that have left for the target give the client room for as many. */
+void h2_window_credit(struct h2_stream *s);
+size_t h2_window_room(struct stream *base); /* stream_ops' */
+/* How many of n bytes may go now. */
+size_t h2_window_allows(struct h2_stream *s, size_t n);
+void h2_window_probe(void *stream); /* its deadline has passed */
 
 #endif

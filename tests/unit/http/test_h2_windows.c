@@ -654,3 +654,23 @@ Test(h2_windows, trickling_payload_takes_little)
 	cr_assert_leq(chunks, 2u + H2_RECORD_BYTES / 1024);
 	cr_assert_eq(stream_of(1)->in.n, 16384u);
 }
+
+/* The client goes amid a payload: nothing was read to where it was to go. */
+Test(h2_windows, an_end_amid_payload)
+{
+	static struct frames f;
+
+	put_preface(&f);
+	put_settings(&f, 0, 0);
+	put_connect(&f, 1, "a.example:443", false);
+	peer_feed(&f);
+	f.n = 0;
+	(void)put_data(&f, 1, 0, 16384);
+	mem_feed(peer.m, f.bytes, 10000);
+	peer_run();
+	cr_assert_eq(job_at(0)->in_n, 10000u - 9);
+	mem_feed_eof(peer.m, true);
+	peer_run();
+	cr_assert_eq(job_at(0)->gone + (job_at(0)->stream_fault != STREAM_FAULT_NONE), 1u);
+	cr_assert_null(peer.h->landing);
+}
