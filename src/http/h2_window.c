@@ -84,7 +84,7 @@ size_t h2_window_room(struct stream *base)
 {
 	struct h2_stream *s = h2_stream_of(base);
 	struct h2 *h = s->h;
-	long long window, connection, share = H2_OUT_MAX / (h->count > 0 ? h->count : 1);
+	long long window, connection, share = H2_OUT_MAX / h->count; /* this one counts */
 
 	if (!s->open || h->session_failed)
 		return SIZE_MAX; /* the write tells */
