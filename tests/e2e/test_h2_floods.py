@@ -283,14 +283,20 @@ def on_their_way(proxy, link):
 
 
 def fill_with_answers(proxy, link):
-    """Until no more of them leave the proxy: never more requests than it allows at a time, as long as they do."""
+    """Until no more of them leave the proxy, or it reads no more: never more requests than it allows at a time."""
     filled, same = 0, 0
     while same < 4 and not link.broken:
         send_many(link, requests_without_a_login, 100)
-        now = until(lambda: (lying := on_their_way(proxy, link)) is None or (lying[1] == 0 and lying), "it to read them")
-        if now is True:
+        seen = []
+
+        def read_or_held_back():
+            seen.append(on_their_way(proxy, link))
+            return seen[-1] is None or seen[-1][1] == 0 or len(seen) > 300 and seen[-300:] == seen[-1:] * 300
+
+        until(read_or_held_back, "it to read them")
+        if seen[-1] is None or seen[-1][1] > 0:
             break
-        filled, same = now[0], same + 1 if now[0] == filled else 0
+        filled, same = seen[-1][0], same + 1 if seen[-1][0] == filled else 0
 
 
 def send_many(link, kind, count):
