@@ -17,7 +17,7 @@ enum { SHARDS = 16, NETWORKS_PER_SHARD = 4096 };
 
 /* How a client looks that gives HTTP/2 up each time (docs/configuration.md, "Browsers over HTTP/2"): so many
  * connections in that time without a request, one after the other. Browsers also open several at once, and use one. */
-enum { UNUSED_MOST = 3, UNUSED_MS = 5000, UNUSED_OVERLAP_MS = 20 };
+enum { UNUSED_MOST = 6, UNUSED_MS = 5000, UNUSED_OVERLAP_MS = 20 };
 
 struct network {
 	unsigned unauthenticated;

@@ -374,6 +374,8 @@ class Web:
             self._gathered += 1
             self._lock.notify_all()
             complete = self._lock.wait_for(lambda: self._gathered >= n, timeout=30)
+            if not complete:
+                self._gathered -= 1  # it goes
         return b"all here" if complete else b"alone"
 
     def close(self):
