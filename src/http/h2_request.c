@@ -168,8 +168,6 @@ static const struct request_ops request_ops = {
 
 /* --- the request --- */
 
-/* --- the request --- */
-
 void h2_request_begin(struct h2_stream *s)
 {
 	struct h2 *h = s->h;

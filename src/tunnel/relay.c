@@ -134,16 +134,19 @@ enum { PIECES = 16 };
 static size_t pass(struct flow *f, bool *good)
 {
 	struct iovec v[PIECES];
-	unsigned count = stream_gathers(f->to) ? stream_peek(f->from, v, PIECES) : 0;
-	size_t n = 0;
+	unsigned there = stream_gathers(f->to) ? stream_peek(f->from, v, PIECES) : 0, count = 0;
+	size_t n = 0, most = f->relay->limits.buffer_bytes; /* all of it may have to wait */
 
-	if (count == 0)
+	for (; count < there && n < most; count++) {
+		if (v[count].iov_len > most - n)
+			v[count].iov_len = most - n;
+		n += v[count].iov_len;
+	}
+	if (n == 0)
 		return 0;
-	for (unsigned i = 0; i < count; i++)
-		n += v[i].iov_len;
 	*good = stream_write_vec(f->to, v, count);
 	stream_skip(f->from, n);
-	if (count == PIECES)
+	if (count == PIECES || n == most)
 		stream_more(f->from);
 	return n;
 }

@@ -82,6 +82,34 @@ static enum stream_io op_read(struct stream *s, void *buf, size_t size, size_t *
 	return STREAM_IO_AGAIN;
 }
 
+static unsigned op_peek(struct stream *s, struct iovec *v, unsigned most)
+{
+	struct mem_stream *m = of(s);
+	unsigned count = 0;
+	size_t n = 0;
+
+	while (m->piece > 0 && count < most && n < m->in_n) {
+		size_t here = m->in_n - n < m->piece ? m->in_n - n : m->piece;
+
+		v[count++] = (struct iovec){ m->in + m->in_at + n, here };
+		n += here;
+	}
+	return count;
+}
+
+static void op_skip(struct stream *s, size_t n)
+{
+	struct mem_stream *m = of(s);
+
+	ADIT_ASSERT(n <= m->in_n);
+	m->in_at += n;
+	m->in_n -= n;
+	if (!m->above)
+		announce(m);
+	else if (m->in_n == 0 && something_to_read(m))
+		stream_more(s);
+}
+
 static bool op_write(struct stream *s, const void *data, size_t n)
 {
 	struct mem_stream *m = of(s);
@@ -97,6 +125,15 @@ static bool op_write(struct stream *s, const void *data, size_t n)
 	if (m->queue_n > m->queued_most)
 		m->queued_most = m->queue_n;
 	return true;
+}
+
+static bool op_write_vec(struct stream *s, const struct iovec *v, unsigned count)
+{
+	bool good = true;
+
+	for (; good && count > 0; v++, count--)
+		good = op_write(s, v->iov_base, v->iov_len);
+	return good;
 }
 
 static size_t op_queued(const struct stream *s)
@@ -183,7 +220,10 @@ static void op_close(struct stream *s, enum stream_close how)
 
 static const struct stream_ops mem_ops = {
 	.read = op_read,
+	.peek = op_peek,
+	.skip = op_skip,
 	.write = op_write,
+	.write_vec = op_write_vec,
 	.queued = op_queued,
 	.finish = op_finish,
 	.watch = op_watch,

@@ -11,6 +11,7 @@ struct mem_stream {
 	/* The test's to set at any time. */
 	size_t window; /* bytes that leave without being queued; mem_drain lets queued ones go */
 	size_t read_max; /* one read gives at most so many; 0: as many as there are */
+	size_t piece; /* what was fed lies in pieces of so many bytes that stream_peek shows; 0: it shows nothing */
 	bool above; /* input lies above the descriptor: announced when it is fed, later only by `pending` */
 	bool refuse; /* the next writes fail (fault RESET) */
 	unsigned rtt_us; /* what stream_rtt_us says */

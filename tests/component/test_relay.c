@@ -23,6 +23,7 @@ static struct relay_limits limits;
 static unsigned dones;
 static enum reason verdict;
 static size_t fed_up, fed_down;
+static size_t piece; /* mem_stream's, of both */
 
 static void on_done(void *ctx, enum reason reason)
 {
@@ -38,6 +39,19 @@ static void open_streams(void)
 	fed_up = fed_down = 0;
 	client = mem_stream_new(loop);
 	target = mem_stream_new(loop);
+	client->piece = target->piece = piece;
+}
+
+/* Where bytes are copied, and where they are sent from where they lie. */
+static void both_ways(void (*test)(void))
+{
+	static const size_t pieces[] = { 0, 3, 1 };
+
+	for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
+		piece = pieces[i];
+		test();
+	}
+	piece = 0;
 }
 
 static void start(void)
@@ -271,7 +285,7 @@ static const struct row rows[] = {
 	{ "bC1S1S1S1S1S1S1", -1, 7, 0, "", false },
 };
 
-Test(relay, every_row)
+static void every_row(void)
 {
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		const struct row *row = &rows[i];
@@ -297,8 +311,13 @@ Test(relay, every_row)
 	}
 }
 
+Test(relay, every_row)
+{
+	both_ways(every_row);
+}
+
 /* Every script of four acts: nothing is promised about the outcome but what holds always. */
-Test(relay, every_interleaving)
+static void every_interleaving(void)
 {
 	static const char acts[] = "CcEeURrPBbDdXxHS";
 	enum { ACTS = sizeof(acts) - 1 };
@@ -316,9 +335,14 @@ Test(relay, every_interleaving)
 	}
 }
 
+Test(relay, every_interleaving)
+{
+	both_ways(every_interleaving);
+}
+
 /* --- more than a buffer --- */
 
-Test(relay, one_buffer_waits_for_each_direction_and_no_more)
+static void one_buffer_waits_for_each_direction_and_no_more(void)
 {
 	open_streams();
 	client->window = target->window = 0;
@@ -328,6 +352,9 @@ Test(relay, one_buffer_waits_for_each_direction_and_no_more)
 		act('c');
 	}
 	cr_assert_eq(target->queue_n, (size_t)10);
+	mem_drain(target, SIZE_MAX);
+	loop_turn(loop);
+	cr_assert_eq(target->queue_n, (size_t)BUFFER, "of all that has come meanwhile");
 	act('1');
 	act('d');
 	act('b');
@@ -343,7 +370,12 @@ Test(relay, one_buffer_waits_for_each_direction_and_no_more)
 	stop();
 }
 
-Test(relay, all_that_is_there_is_moved_although_one_turn_moves_a_buffer)
+Test(relay, one_buffer_waits_for_each_direction_and_no_more)
+{
+	both_ways(one_buffer_waits_for_each_direction_and_no_more);
+}
+
+static void all_that_is_there_is_moved_although_one_turn_moves_a_buffer(void)
 {
 	for (int above = 0; above <= 1; above++) {
 		open_streams();
@@ -357,6 +389,11 @@ Test(relay, all_that_is_there_is_moved_although_one_turn_moves_a_buffer)
 		cr_assert_eq(client->out_n, fed_down);
 		stop();
 	}
+}
+
+Test(relay, all_that_is_there_is_moved_although_one_turn_moves_a_buffer)
+{
+	both_ways(all_that_is_there_is_moved_although_one_turn_moves_a_buffer);
 }
 
 Test(relay, bytes_given_back_come_first)

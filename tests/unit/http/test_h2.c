@@ -27,9 +27,12 @@ Test(h2, a_tunnel_carries_bytes_both_ways)
 	peer.on_begin = job_accept;
 	peer.echoes = true;
 	peer_hello(true);
+	peer_run();
+	cr_assert_not(h2_was_used(peer.h), "by the preface alone");
 	id = peer_connect("a.example:443", NULL);
 	peer_send_text(id, "hello", false);
 	peer_run();
+	cr_assert(h2_was_used(peer.h));
 	cr_assert_eq(peer.count, 1u);
 	cr_assert_eq(job_at(0)->fault, REASON_OK);
 	cr_assert_str_eq(job_at(0)->method, "CONNECT");

@@ -604,18 +604,24 @@ Test(h2_windows, frames_of_all_sizes_in_all_cuts)
 	}
 }
 
+/* Leaves f empty. */
+static void open_tunnel(struct frames *f)
+{
+	put_preface(f);
+	put_settings(f, 0, 0);
+	put_connect(f, 1, "a.example:443", false);
+	peer_feed(f);
+	f->n = 0;
+}
+
 /* A password comes right behind a large frame: what is read from then on is wiped again. */
 Test(h2_windows, only_payload_is_not_wiped)
 {
 	static struct frames f;
 	size_t sent = 0;
 
-	put_preface(&f);
-	put_settings(&f, 0, 0);
-	put_connect(&f, 1, "a.example:443", false);
-	peer_feed(&f);
+	open_tunnel(&f);
 	cr_assert(peer.m->secret);
-	f.n = 0;
 	sent += put_data(&f, 1, sent, 16384);
 	mem_feed(peer.m, f.bytes, 10000);
 	peer_run();
@@ -639,11 +645,7 @@ Test(h2_windows, trickling_payload_takes_little)
 	unsigned chunks = 0;
 
 	peer.reads = false;
-	put_preface(&f);
-	put_settings(&f, 0, 0);
-	put_connect(&f, 1, "a.example:443", false);
-	peer_feed(&f);
-	f.n = 0;
+	open_tunnel(&f);
 	(void)put_data(&f, 1, 0, 16384);
 	for (size_t at = 0; at < f.n; at++) {
 		mem_feed(peer.m, f.bytes + at, 1);
@@ -660,11 +662,7 @@ Test(h2_windows, an_end_amid_payload)
 {
 	static struct frames f;
 
-	put_preface(&f);
-	put_settings(&f, 0, 0);
-	put_connect(&f, 1, "a.example:443", false);
-	peer_feed(&f);
-	f.n = 0;
+	open_tunnel(&f);
 	(void)put_data(&f, 1, 0, 16384);
 	mem_feed(peer.m, f.bytes, 10000);
 	peer_run();
