@@ -16,8 +16,9 @@
 enum { SHARDS = 16, NETWORKS_PER_SHARD = 4096 };
 
 /* How a client looks that gives HTTP/2 up each time (docs/configuration.md, "Browsers over HTTP/2"): so many
- * connections in that time without a request, one after the other. Browsers also open several at once, and use one. */
-enum { UNUSED_MOST = 6, UNUSED_MS = 5000, UNUSED_OVERLAP_MS = 20 };
+ * connections without a request, each right after the other. Browsers also open several at once, and use one; who only
+ * looks whether the proxy is there comes at intervals. */
+enum { UNUSED_MOST = 6, UNUSED_OVERLAP_MS = 20, UNUSED_GAP_MS = 1000, DOUBTS_MS = 5000 };
 
 struct network {
 	unsigned unauthenticated;
@@ -192,7 +193,7 @@ void limits_unused_http2(struct limits *l, const struct addr *client, uint64_t b
 
 	pthread_mutex_lock(&shard->lock);
 	n = lru_peek(shard->networks, &key, sizeof(key));
-	if (n && n->unused > 0 && now - n->unused_ms > UNUSED_MS)
+	if (n && n->unused > 0 && began_ms > n->unused_ms + UNUSED_GAP_MS)
 		n->unused = 0;
 	if (n && (n->unused == 0 || began_ms + UNUSED_OVERLAP_MS >= n->unused_ms)) {
 		n->unused++;
@@ -210,7 +211,7 @@ bool limits_doubts_http2(struct limits *l, const struct addr *client)
 
 	pthread_mutex_lock(&shard->lock);
 	n = lru_peek(shard->networks, &key, sizeof(key));
-	doubts = n && n->unused >= UNUSED_MOST && clock_mono_ms() - n->unused_ms <= UNUSED_MS;
+	doubts = n && n->unused >= UNUSED_MOST && clock_mono_ms() - n->unused_ms <= DOUBTS_MS;
 	pthread_mutex_unlock(&shard->lock);
 	return doubts;
 }

@@ -218,6 +218,21 @@ Test(limits, unused_connections_side_by_side_count_once)
 	leave("192.0.2.1:1", false);
 }
 
+/* Who looks every two seconds whether the proxy is there does not give up anything. */
+Test(limits, unused_connections_at_intervals_do_not_count)
+{
+	cr_assert_eq(enter("192.0.2.1:1"), REASON_OK);
+	for (unsigned i = 0; i < 5; i++)
+		unused("192.0.2.1:1", clock_mono_ms());
+	unused("192.0.2.1:1", clock_mono_ms() + 2000);
+	for (unsigned i = 0; i < 5; i++) {
+		cr_assert_not(doubts("192.0.2.1:1"));
+		unused("192.0.2.1:1", clock_mono_ms());
+	}
+	cr_assert(doubts("192.0.2.1:1"));
+	leave("192.0.2.1:1", false);
+}
+
 Test(limits, a_network_never_counts_below_nothing)
 {
 	conf.limits.unauthenticated_per_prefix = 1;
