@@ -249,9 +249,9 @@ def curl(lab, tmp_path):
     """curl(proxy, *arguments): the real one, with nothing but what is said here."""
     assert shutil.which("curl"), "curl is not installed"
 
-    def run(proxy, *arguments, user="alice", password=pki.PASSWORD, check=True, timeout=60):
+    def run(proxy, *arguments, user="alice", password=pki.PASSWORD, check=True, timeout=60, program="curl"):
         command = [
-            "curl", "-q", "-sS", "--max-time", "50", "--proxy", f"https://localhost:{proxy.port}",
+            program, "-q", "-sS", "--max-time", "50", "--proxy", f"https://localhost:{proxy.port}",
             "--proxy-cacert", lab.certificates.ca, "--cacert", lab.certificates.ca,
         ]
         if user:

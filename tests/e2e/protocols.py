@@ -25,6 +25,7 @@ ONLY_H1 = {
     "test_notify.py": NO_TUNNEL,
     "test_systemd.py": NO_TUNNEL,
     "test_clients.py": OWN_CLIENT,
+    "test_curl_http2.py": OWN_CLIENT,
     "test_more_clients.py": OWN_CLIENT,
     "test_head.py": SYNTAX,
     "test_forward_hostile.py": SYNTAX,
