@@ -1,5 +1,6 @@
 /* The request machine from the first byte of a head to the last record: refusals, waits, tunnels. */
 #include "adit/base/mem.h"
+#include "adit/http/h2.h"
 #include "adit/log/stats.h"
 #include "component/site.h"
 #include "component/tcp_pair.h"
@@ -89,6 +90,32 @@ Test(tunnel, what_is_wrong_with_a_head_is_recorded)
 		drop_client();
 		close_site();
 	}
+}
+
+/* What a connection as a whole has done is an access, too, and is refused by the end of it. */
+Test(tunnel, a_flood_over_http2_is_recorded_and_counted)
+{
+	static const char settings[9] = { [3] = 4 };
+	long long before = stats_reason_get(REASON_H2_ABUSE);
+	struct h2 *h2;
+
+	open_site(NULL, 0);
+	cr_assert(connect_client());
+	drop_client();
+	m = mem_stream_new(loop);
+	h2 = h2_start(loop, &m->base, &client, conf, &tunnel_handler, &env, env.buffer, env.buffer_bytes);
+	cr_assert_not_null(h2);
+	mem_feed_text(m, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+	for (unsigned i = 0; i < 5000; i++)
+		mem_feed(m, settings, sizeof(settings));
+	UNTIL(loop, m->gone);
+	cr_expect_eq(stats_reason_get(REASON_H2_ABUSE), before + 1);
+	expect_last("deny", REASON_H2_ABUSE);
+	cr_expect_eq(count("\"protocol\":\"h2\""), 1u, "%s", records);
+	h2_free(h2);
+	mem_stream_free(m);
+	m = NULL;
+	close_site();
 }
 
 Test(tunnel, health_is_no_access)
