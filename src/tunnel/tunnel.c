@@ -511,6 +511,14 @@ void tunnels_review(struct tunnel_env *env)
 
 /* --- from http --- */
 
+/* A query may hold what only the target is to know. That there was one is told. */
+static struct slice without_query(struct slice target)
+{
+	const char *mark = target.n > 0 ? memchr(target.p, '?', target.n) : NULL;
+
+	return mark ? (struct slice){ target.p, (size_t)(mark + 1 - target.p) } : target;
+}
+
 static void *begin(void *ctx, struct request *r)
 {
 	struct tunnel_env *env = ctx;
@@ -537,7 +545,7 @@ static void *begin(void *ctx, struct request *r)
 	t->access.client = r->client;
 	t->access.protocol = r->protocol;
 	t->access.method = r->method_text;
-	t->access.target = r->target;
+	t->access.target = without_query(r->target);
 	t->access.started_ms = loop_now_ms(env->loop);
 	stats_inc(STAT_REQUESTS);
 	run(t);

@@ -635,6 +635,22 @@ def test_records_of_a_request(proxy, web_origin, http):
     assert (denied["reason"], denied["status"]) == ("name_unknown", refused.status)
 
 
+@pytest.mark.parametrize("host, status", [("origin.test", 200), ("nowhere.test", 502), ("-", 400)])
+def test_queries_are_on_no_record(start, web_origin, host, status):
+    """They may hold what only the origin is to know. That there was one is told."""
+    proxy = start({"log": {"level": "debug"}})
+    target = web_origin()
+    with proxy.open() as conn:
+        assert conn.get(target.url("/path?token=sesame&b=c?d", name=host)).status == status
+        until(lambda: any(r["kind"] != "open" for r in proxy.records() + proxy.records("strangers.jsonl")), "the record")
+    written = [path.read_text() for path in proxy.audit.rglob("*.jsonl")] + proxy.lines
+    assert not [text for text in written if "sesame" in text]
+    targets = {r["target"] for r in proxy.records() + proxy.records("strangers.jsonl") if "target" in r}
+    assert targets in ({target.url("/path?", name=host)}, set())
+    if status == 200:
+        assert targets and target.requests[-1].target == "/path?token=sesame&b=c?d"
+
+
 def test_bodies_are_counted_without_their_framing(proxy, web_origin):
     target = web_origin(lambda request: chunked(b"x" * 7))
     with proxy.open() as conn:
