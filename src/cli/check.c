@@ -8,6 +8,7 @@
 
 #include "adit/auth/users.h"
 #include "adit/conf/conf.h"
+#include "adit/http/h2.h"
 #include "adit/tls/cert.h"
 
 #include <errno.h>
@@ -210,6 +211,16 @@ static void check_directory(struct check *c)
 		check_warning(c, "audit.directory: %s: everybody can write there; chmod o= %s", path, path);
 }
 
+/* 64KiB are kept for each stream that may still come; windows grow into the rest. */
+static void check_windows(struct check *c)
+{
+	unsigned streams = c->conf->http2.streams;
+
+	if (c->conf->http2.window_bytes / H2_WINDOW_FIRST <= streams)
+		check_warning(c, "http2.window: it has no more than 64KiB for each of %u http2.streams, so no window can grow "
+			"and uploads over a long way are slow; make it larger, or http2.streams smaller", streams);
+}
+
 /* What the service account must be able to do with a path. */
 struct need {
 	const char *key, *path;
@@ -322,6 +333,7 @@ static int check_all(const struct options *options, bool quiet)
 		check_certificates(&c);
 		check_users(&c);
 		check_directory(&c);
+		check_windows(&c);
 		check_account(&c);
 	} else {
 		report_faults(&c, &errors);

@@ -159,12 +159,14 @@ static const struct conf_row rows[] = {
 			"https://HOST:PORT, so that a browser needs one URL: https://HOST:PORT/proxy.pac. The name "
 			"must be in the certificate." },
 
-	SECTION("http2", "HTTP/2: what one connection may have. The limits of http hold for its requests, too."),
+	SECTION("http2", "HTTP/2: what one connection may have. http.request_line and http.fields hold for its requests."),
 	{ .key = "http2.streams", .type = CONF_COUNT, AT(http2.streams), .standard = "256", .least = 1, .most = 10000,
-		.doc = "Concurrent streams of a connection: tunnels and requests. A client that opens more has the "
-			"stream refused, and may try again." },
+		.doc = "Concurrent streams of a connection: tunnels and requests; no more than http2.window has 64KiB "
+			"for. A client that opens more before it knows has the stream refused, and may try again; one "
+			"that knows breaks the protocol, and its connection ends." },
 	{ .key = "http2.header_list", .type = CONF_SIZE, AT(http2.header_list_bytes), .standard = "32KiB",
-		.least = KIB, .most = MIB, .doc = "The largest header list of a request; beyond it: 431." },
+		.least = KIB, .most = 128 * KIB,
+		.doc = "The largest header list of a request, in place of http.head; beyond it: 431." },
 	{ .key = "http2.window", .type = CONF_SIZE, AT(http2.window_bytes), .standard = "24MiB", .least = MIB,
 		.most = 1024 * MIB,
 		.doc = "The sum of the stream windows that one connection may be told of: what its client can send at "
@@ -231,12 +233,14 @@ static const struct conf_row rows[] = {
 	DEADLINE(dial, "10s", 0, "Connecting to the destination, over all its addresses."),
 	DEADLINE(dial_address, "4s", 0, "Connecting to one address."),
 	DEADLINE(audit, "2s", 0, "Putting the access on record before the answer."),
-	DEADLINE(linger, "2s", 0, "Taking what a client still sends after a refusal."),
-	DEADLINE(response, "5m", 0, "From the end of a forwarded request to the head of its answer; beyond it: 504."),
-	DEADLINE(idle, "1h", CONF_MAY_OFF, "A tunnel without any byte."),
+	DEADLINE(linger, "2s", 0, "A client that is silent, or takes nothing, after a refusal or an early answer."),
+	DEADLINE(response, "5m", 0, "A forwarded request without any byte, before the head of its answer; beyond it: 504."),
+	DEADLINE(idle, "1h", CONF_MAY_OFF,
+		"A tunnel, or a forwarded request after its answer has begun, without any byte."),
 	DEADLINE(half_closed, "5m", CONF_MAY_OFF, "A tunnel without any byte after one side has closed."),
-	DEADLINE(stall, "10m", CONF_MAY_OFF, "A tunnel of which one side takes nothing although bytes wait for it."),
-	DEADLINE(lifetime, "off", CONF_MAY_OFF, "The age of a tunnel."),
+	DEADLINE(stall, "10m", CONF_MAY_OFF,
+		"A tunnel or a forwarded request of which one side takes nothing although bytes wait for it."),
+	DEADLINE(lifetime, "off", CONF_MAY_OFF, "The age of a tunnel or a forwarded request."),
 	DEADLINE(drain, "60s", CONF_MAY_OFF, "Tunnels still open after the proxy was told to stop."),
 	DEADLINE(keepalive, "60s", 0, "Waiting for the next request on a connection."),
 

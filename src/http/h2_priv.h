@@ -21,7 +21,6 @@
 #include <nghttp2/nghttp2.h>
 
 enum {
-	H2_WINDOW_FIRST = 65536, /* of a stream */
 	H2_TURN_BYTES = 256 * 1024, /* sent in one turn */
 	H2_OUT_MAX = 1024 * 1024, /* queued towards the client, all streams together */
 	H2_LARGE_BYTES = 4096, /* DATA frames of that size are worth a read of their own */

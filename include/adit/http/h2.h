@@ -24,6 +24,8 @@ void h2_abort(struct h2 *h, enum reason reason);
 /* GOAWAY in two steps; no new request; what runs goes on. */
 void h2_drain(struct h2 *h);
 
+enum { H2_WINDOW_FIRST = 65536 }; /* what a stream's client may send at first; windows grow as http2.window has room */
+
 /* What the first bytes after ALPN h2 say (Go agrees on h2 and then speaks HTTP/1.1). */
 enum h2_preface { H2_PREFACE_WAIT, H2_PREFACE_H2, H2_PREFACE_H1, H2_PREFACE_BAD };
 enum { H2_PREFACE_BYTES = 24 };

@@ -151,6 +151,17 @@ Test(check, files_that_are_not_there)
 	SAID("is not a directory");
 }
 
+Test(check, windows_that_cannot_grow)
+{
+	cr_assert_eq(run_good("--set", "http2.window=16MiB"), 0, "%s", err);
+	SAID("http2.window: it has no more than 64KiB for each of 256 http2.streams");
+	SAID("0 errors, 1 warning\n");
+	cr_assert_eq(run_good("--set", "http2.streams=384"), 0, "%s", err);
+	SAID("for each of 384 http2.streams");
+	cr_assert_eq(run_good("--set", "http2.streams=383"), 0, "%s", err);
+	cr_assert_str_eq(err, "");
+}
+
 Test(check, certificates)
 {
 	EVP_PKEY *fresh = pki_key("P-256");
