@@ -312,11 +312,34 @@ static void set_idle(struct h2 *h)
 		goodbye(h, NGHTTP2_INTERNAL_ERROR, REASON_NO_MEMORY);
 }
 
+/* nghttp2 does not tell of all that it reads: what is for a stream that is over, or too much, it passes by. */
+static void follow(struct h2_place *at, const char *p, size_t n)
+{
+	while (n > 0) {
+		size_t here = n < at->left ? n : at->left;
+
+		at->left -= here;
+		p += here;
+		n -= here;
+		if (n == 0)
+			return;
+		at->header[at->header_n++] = (unsigned char)*p++;
+		n--;
+		if (at->header_n < H2_FRAME_HEADER_BYTES)
+			continue;
+		at->header_n = 0;
+		at->left = (size_t)at->header[0] << 16 | (size_t)at->header[1] << 8 | at->header[2];
+		at->large = at->left >= H2_LARGE_BYTES && at->header[3] == NGHTTP2_DATA &&
+			    (at->header[4] & NGHTTP2_FLAG_PADDED) == 0;
+	}
+}
+
 /* Where the next bytes go to, and how many. Large DATA frames are read one by one, payload and header: a payload goes
- * to where it can stay, and need not be wiped behind us inside OpenSSL as must be whatever may hold credentials. */
+ * to where it can stay, and need not be wiped here and inside OpenSSL as must be all that may hold credentials. */
 static char *place(struct h2 *h, size_t *size)
 {
-	bool bare = h->data_left > 0 && h->client->logged_in;
+	bool behind_payload = h->bare && h->at.left == 0;
+	bool bare = h->at.large && h->at.left > 0 && h->client->logged_in;
 
 	if (bare && !h->landing)
 		h->landing = h2_chunk_new(&h->spare);
@@ -325,9 +348,9 @@ static char *place(struct h2 *h, size_t *size)
 		stream_secret(h->stream, !bare);
 	h->bare = bare;
 	if (bare)
-		*size = h->data_left < H2_RECORD_BYTES ? h->data_left : H2_RECORD_BYTES;
+		*size = h->at.left < H2_RECORD_BYTES ? h->at.left : H2_RECORD_BYTES;
 	else
-		*size = h->at_header ? H2_FRAME_HEADER_BYTES : h->buffer_bytes;
+		*size = behind_payload ? H2_FRAME_HEADER_BYTES : h->buffer_bytes;
 	return bare ? h->landing->bytes : h->buffer;
 }
 
@@ -342,13 +365,12 @@ static ssize_t feed(struct h2 *h, char *p, size_t n)
 	}
 	h->heard_ms = loop_now_ms(h->loop);
 	h->ping_sent = false;
-	h->heard_head = h->head_id != 0; /* or goes on */
 	h->inside = true;
 	rv = nghttp2_session_mem_recv(h->session, (const uint8_t *)p, n);
 	h->inside = false;
-	h->at_header = h->bare && h->data_left == 0;
-	if (h->heard_head || rv < 0)
-		mem_burn(h->buffer, n);
+	follow(&h->at, p, n);
+	if (!h->bare)
+		mem_burn(p, n);
 	if (rv == NGHTTP2_ERR_NOMEM || rv == NGHTTP2_ERR_CALLBACK_FAILURE)
 		h->session_failed = true;
 	return rv;
@@ -508,6 +530,7 @@ struct h2 *h2_start(struct loop *loop, struct stream *stream, const struct clien
 	h->handler_ctx = handler_ctx;
 	h->buffer = buffer;
 	h->buffer_bytes = buffer_bytes;
+	h->at.left = H2_PREFACE_BYTES;
 	h->started_ms = h->heard_ms = loop_now_ms(loop);
 	h->streams_max = conf->http2.streams < most ? conf->http2.streams : (unsigned)most;
 	TAILQ_INIT(&h->streams);

@@ -30,6 +30,14 @@ enum {
 	H2_SHARE_MIN = 16 * 1024, /* of it for one stream, when there are many */
 };
 
+/* In which frame, and where. */
+struct h2_place {
+	unsigned char header[H2_FRAME_HEADER_BYTES];
+	unsigned header_n; /* bytes of it that have come */
+	size_t left; /* bytes behind it that have not: when there are none, a header comes next */
+	bool large; /* they are the payload of a DATA frame that is worth a read of its own */
+};
+
 struct h2_stream {
 	struct stream base; /* the tunnel's or exchange's client side, while `live` */
 	uint32_t magic;
@@ -105,15 +113,13 @@ struct h2 {
 	bool session_failed; /* nghttp2 is out of memory: no more calls */
 	bool ending; /* no more reading; closes when everything is flushed and no stream is left */
 	bool closed; /* the stream below is closed */
-	bool heard_head; /* this read had field sections in it */
 	int32_t head_id; /* whose field section has begun and is not complete; 0: none */
 	bool faulty; /* nghttp2 has found the connection at fault and sent its GOAWAY */
 	bool draining, said_last;
 	bool ping_sent, rtt_asked;
 	enum stream_close how;
 	struct h2_chunk *landing; /* where a DATA frame's payload is read to, before it is known whether it is wanted */
-	size_t data_left; /* of the DATA frame that is coming in, if it is a large one */
-	bool at_header; /* the next byte is a frame's first */
+	struct h2_place at; /* where the next byte will lie */
 	bool bare; /* what is read next is payload: no credentials in it */
 	struct h2_stream *sending; /* whose DATA frame lies at out_p */
 	const char *out_p;

@@ -89,19 +89,12 @@ static int on_begin_frame(nghttp2_session *session ADIT_UNUSED, const nghttp2_fr
 {
 	struct h2 *h = ctx;
 
-	h->data_left = 0;
 	switch (hd->type) {
 	case NGHTTP2_CONTINUATION:
-		h->heard_head = true;
 		h2_spend(h, H2_COST_EMPTY);
 		break;
 	case NGHTTP2_HEADERS:
-		h->heard_head = true; /* also of streams that nghttp2 refuses */
-		break;
 	case NGHTTP2_DATA:
-		if (hd->length >= H2_LARGE_BYTES && (hd->flags & NGHTTP2_FLAG_PADDED) == 0)
-			h->data_left = hd->length;
-		break;
 	case NGHTTP2_RST_STREAM:
 	case NGHTTP2_SETTINGS:
 	case NGHTTP2_PING:
@@ -288,7 +281,6 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags ADIT_UNUSED, in
 	struct h2_stream *s = stream_at(session, id);
 
 	h2_guard_data(&h->guard, n);
-	h->data_left -= n < h->data_left ? n : h->data_left;
 	/* The connection's window is there for nghttp2's sake: streams have theirs, and the sum of these is bounded. */
 	if (nghttp2_session_consume_connection(session, n) != 0)
 		return NGHTTP2_ERR_CALLBACK_FAILURE;

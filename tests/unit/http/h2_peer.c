@@ -38,14 +38,16 @@ static size_t peer_room(size_t n)
 static void gather(char **to, size_t *to_n, const void *data, size_t n)
 {
 	size_t size = peer_room(*to_n + n);
-	char *grown = *to && peer_room(*to_n) == size ? *to : realloc(*to, size);
+	bool grows = !*to || peer_room(*to_n) != size;
+	char *grown = grows ? realloc(*to, size) : *to;
 
 	ADIT_ASSERT(grown);
+	if (grows)
+		memset(grown + *to_n, 0, size - *to_n); /* a test that looks for secrets shall not find another's here */
 	if (n > 0)
 		memcpy(grown + *to_n, data, n);
 	*to = grown;
 	*to_n += n;
-	grown[*to_n] = '\0';
 }
 
 /* --- the handler --- */

@@ -381,39 +381,156 @@ Test(h2_memory, no_freed_memory_holds_credentials)
 	cr_assert_not(found);
 }
 
-/* By hand: as text, and cut where it hurts. */
-Test(h2_memory, the_buffer_that_reads_it_holds_no_credentials)
-{
-	struct frames *f = calloc(1, sizeof(*f));
-	size_t from, end;
+/* --- by hand: as text, and cut where it hurts --- */
 
-	put_preface(f);
-	put_settings(f, 0, 0);
-	from = f->n;
-	put_headers(f, 1, ":method: CONNECT\n:authority: a.example:443\nproxy-authorization: Basic " SECRET "\nx: yyyyyyyyyyyyyyyyyyy\n",
-	    NGHTTP2_FLAG_END_HEADERS);
-	end = f->n;
-#ifdef __SANITIZE_ADDRESS__
-	cr_assert_neq(__sanitizer_install_malloc_and_free_hooks(on_allocated, on_freed), 0);
-#endif
+#define LOGIN "proxy-authorization: Basic " SECRET "\n"
+#define CONNECT ":method: CONNECT\n:authority: b.example:443\n"
+
+static struct frames first, then;
+
+static void look_here(void)
+{
+	struct h2_chunk *c;
+
+	look(peer.buffer, sizeof(peer.buffer));
+	if (peer.h)
+		TAILQ_FOREACH(c, &peer.h->spare.chunks, entry)
+			look(c->bytes, c->size);
+}
+
+static void accept_the_first(struct peer_job *job)
+{
+	if (job == job_at(0))
+		job_accept(job);
+}
+
+/* `first`, what happens meanwhile, and `then` in two reads. */
+static void no_cut_leaves_it(const char *what, void (*meanwhile)(void))
+{
 	peer.watch = watch;
-	for (size_t cut = from; cut <= end; cut++) {
+	for (size_t cut = 0; cut <= then.n; cut += cut > 40 && cut + 1200 < then.n ? 997 : 1) {
 		cr_assert(peer_start());
-		mem_feed(peer.m, f->bytes, from);
+		peer.on_begin = accept_the_first;
+		peer.login = true;
+		peer_feed(&first);
+		if (meanwhile)
+			meanwhile();
 		peer_run();
-		mem_feed(peer.m, f->bytes + from, cut - from);
+		mem_feed(peer.m, then.bytes, cut);
 		peer_run();
-		look(peer.buffer, sizeof(peer.buffer));
-		mem_feed(peer.m, f->bytes + cut, end - cut);
+		look_here();
+		mem_feed(peer.m, then.bytes + cut, then.n - cut);
 		peer_run();
-		look(peer.buffer, sizeof(peer.buffer));
-		cr_assert_eq(peer.count, 1u);
-		cr_assert_str_eq(job_at(0)->credentials, "Basic " SECRET);
-		cr_assert_not(found, "cut after %zu of %zu bytes", cut - from, end - from);
+		look_here();
+		cr_assert(peer.m->secret || peer.m->closed, "%s: cut after %zu of %zu bytes", what, cut, then.n);
+		cr_assert_not(found, "%s: cut after %zu of %zu bytes", what, cut, then.n);
+		if (peer.count == 2 && job_at(1)->fault == REASON_OK)
+			cr_assert_str_eq(job_at(1)->credentials, "Basic " SECRET);
 		watching = true; /* with the request open */
 		peer_stop();
 		watching = false;
-		cr_assert_not(found, "cut after %zu of %zu bytes", cut - from, end - from);
+		cr_assert_not(found, "%s: cut after %zu of %zu bytes", what, cut, then.n);
 	}
+}
+
+static void begin_by_hand(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+	static bool hooked;
+
+	hooked = hooked || __sanitizer_install_malloc_and_free_hooks(on_allocated, on_freed) != 0;
+	cr_assert(hooked);
+#endif
+	first.n = then.n = 0;
+	put_preface(&first);
+	put_settings(&first, 0, 0);
+	put_connect(&first, 1, "a.example:443", false);
+}
+
+static void put_login(uint8_t flags, const char *before, size_t before_n, const char *fields)
+{
+	char block[600];
+	size_t n = before_n;
+
+	memcpy(block, before, before_n);
+	n += put_fields(block + n, sizeof(block) - n, fields);
+	put_frame(&then, NGHTTP2_HEADERS, flags | NGHTTP2_FLAG_END_HEADERS, 3, block, n);
+}
+
+Test(h2_memory, no_head_is_left_behind)
+{
+	static const struct {
+		const char *what, *before, *fields;
+		size_t before_n;
+		uint8_t flags;
+	} rows[] = {
+		{ "plain", "", CONNECT LOGIN "x: yyyyyyyyyyyyyyy\n", 0, 0 },
+		{ "with a priority", "\0\0\0\1\20", CONNECT LOGIN, 5, NGHTTP2_FLAG_PRIORITY },
+		{ "padded", "\0", CONNECT LOGIN, 1, NGHTTP2_FLAG_PADDED },
+		{ "malformed in its beginning", "", ":method: CONNECT\nBAD: x\n" LOGIN, 0, 0 },
+		{ "malformed in its end", "", CONNECT LOGIN "BAD: x\n", 0, 0 },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		begin_by_hand();
+		put_login(rows[i].flags, rows[i].before, rows[i].before_n, rows[i].fields);
+		no_cut_leaves_it(rows[i].what, NULL);
+	}
+}
+
+Test(h2_memory, no_head_in_pieces_is_left_behind)
+{
+	char block[600];
+	size_t n = put_fields(block, sizeof(block), CONNECT "BAD: x\n" LOGIN);
+
+	begin_by_hand();
+	put_frame(&then, NGHTTP2_HEADERS, 0, 3, block, n - 60);
+	put_frame(&then, NGHTTP2_CONTINUATION, NGHTTP2_FLAG_END_HEADERS, 3, block + n - 60, 60);
+	no_cut_leaves_it("malformed, in pieces", NULL);
+}
+
+static void begin_large_frame(size_t n)
+{
+	static char bytes[16384];
+	struct frames *f = calloc(1, sizeof(*f));
+
+	put_frame(f, NGHTTP2_DATA, 0, 1, bytes, sizeof(bytes));
+	memcpy(first.bytes + first.n, f->bytes, n);
+	first.n += n;
+	memcpy(then.bytes + then.n, f->bytes + n, f->n - n);
+	then.n += f->n - n;
 	free(f);
+}
+
+static void end_the_tunnel(void)
+{
+	job_close(job_at(0), STREAM_CLOSE_TRUNCATE);
+}
+
+/* The rest of a frame whose stream is over is passed by, without a word of nghttp2's: it is no payload then. */
+Test(h2_memory, no_head_behind_payload_is_left_behind)
+{
+	static const size_t pieces[] = { 0, 8, 9, 10, 8009, 16392, 16393 };
+
+	for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
+		for (int over = 0; over <= 1; over++) {
+			begin_by_hand();
+			begin_large_frame(pieces[i]);
+			put_login(0, "", 0, CONNECT LOGIN);
+			no_cut_leaves_it(over ? "payload of an ended stream" : "payload", over ? end_the_tunnel : NULL);
+		}
+	}
+}
+
+/* More of a body than was announced is passed by, too. */
+Test(h2_memory, no_head_behind_a_body_that_is_too_long_is_left_behind)
+{
+	static const char body[16384];
+	static const char fields[] = ":method: POST\n:scheme: http\n:authority: a.example\n:path: /\ncontent-length: 1\n";
+
+	begin_by_hand();
+	put_headers(&first, 5, fields, NGHTTP2_FLAG_END_HEADERS);
+	put_frame(&then, NGHTTP2_DATA, 0, 5, body, sizeof(body));
+	put_headers(&then, 7, CONNECT LOGIN, NGHTTP2_FLAG_END_HEADERS);
+	no_cut_leaves_it("too long a body", NULL);
 }
