@@ -66,8 +66,10 @@ struct h2_stream {
 	bool broken; /* RST_STREAM came or went */
 	bool drained; /* news: the queue ran empty */
 	bool buried;
+	bool dying; /* reset by either side */
 	uint32_t last_error; /* what RST_STREAM will say behind the queued bytes; 0: none */
 	struct deadline linger;
+	unsigned long long linger_until_ms; /* at most */
 	struct deadline probe; /* when the next of the bytes that are kept back may go */
 	unsigned probe_ms;
 	bool probing; /* it may go now */
@@ -105,6 +107,7 @@ struct h2 {
 	TAILQ_HEAD(h2_blocks, h2_block) blocks; /* nghttp2's memory */
 	struct h2_streams streams, news, lent, hungry;
 	unsigned count, hungry_count; /* streams */
+	unsigned dying; /* of these: reset, and gone within this turn */
 	struct loop_task flush, leave;
 	size_t heard_bytes; /* until then */
 	bool heard; /* the preface: we may speak */
@@ -184,6 +187,7 @@ void h2_stream_linger(struct h2_stream *s);
 void h2_stream_detach(struct h2_stream *s, uint32_t error);
 /* No more news of it from nghttp2. */
 void h2_stream_let_go(struct h2_stream *s);
+void h2_stream_dies(struct h2_stream *s); /* counts it as one that will soon be gone */
 /* Its grave, when nobody knows it any more: not nghttp2, not the handler. */
 void h2_stream_settle(struct h2_stream *s);
 

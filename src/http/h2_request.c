@@ -113,6 +113,13 @@ static bool make_fields(struct h2_fields *f, int status, struct slice fields, ch
 	return *text && h2_fields_make(f, status, *text, fields.n);
 }
 
+/* For the record: it was not the client. */
+static bool no_memory(struct h2_stream *s)
+{
+	s->request.fault = REASON_NO_MEMORY;
+	return false;
+}
+
 /* Heads pass no window: who brings more of them waits until these have left. */
 static void count_heads(struct h2_stream *s, size_t n)
 {
@@ -126,15 +133,18 @@ static bool op_interim(struct request *r, int status, struct slice fields)
 	struct h2 *h = s->h;
 	struct h2_fields f = { 0 };
 	char *text = NULL;
-	bool good = s->open && !h->session_failed && make_fields(&f, status, fields, &text) &&
-		    nghttp2_submit_headers(h->session, NGHTTP2_FLAG_NONE, s->id, NULL, f.nv, f.n, NULL) == 0;
+	bool good;
 
+	if (!s->open || h->session_failed)
+		return false;
+	good = make_fields(&f, status, fields, &text) &&
+	       nghttp2_submit_headers(h->session, NGHTTP2_FLAG_NONE, s->id, NULL, f.nv, f.n, NULL) == 0;
 	if (good)
 		count_heads(s, fields.n + 1);
 	h2_fields_free(&f);
 	mem_free(text);
 	h2_post_flush(h);
-	return good;
+	return good || no_memory(s);
 }
 
 static bool op_reply(struct request *r, int status, struct slice fields, struct framing framing)
@@ -144,6 +154,8 @@ static bool op_reply(struct request *r, int status, struct slice fields, struct 
 	char *text = NULL, length[24];
 	bool body = framing.kind != FRAMING_NONE && !(framing.kind == FRAMING_LENGTH && framing.length == 0), good;
 
+	if (!s->open || s->h->session_failed)
+		return false;
 	(void)snprintf(length, sizeof(length), "%llu", framing.length);
 	good = make_fields(&f, status, fields, &text) &&
 	       (framing.kind != FRAMING_LENGTH || h2_fields_add(&f, "content-length", length));
@@ -153,7 +165,7 @@ static bool op_reply(struct request *r, int status, struct slice fields, struct 
 		count_heads(s, fields.n + 1);
 	h2_fields_free(&f);
 	mem_free(text);
-	return good;
+	return good || no_memory(s);
 }
 
 static const struct request_ops request_ops = {

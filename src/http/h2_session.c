@@ -147,9 +147,15 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
 			s->in_trailers = true;
 		return 0;
 	}
+	/* nghttp2 counts those that are open on the wire; a target may still have to take the bytes of others */
+	if (h->count - h->dying >= h->streams_max) {
+		head_ends(h, frame->hd.stream_id);
+		return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_REFUSED_STREAM);
+	}
 	s = h2_stream_new(h, frame->hd.stream_id);
 	if (!s) {
 		head_ends(h, frame->hd.stream_id);
+		h2_settle(h);
 		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 	}
 	if (nghttp2_session_set_stream_user_data(session, s->id, s) != 0 || level(session, s->id) != 0) {
@@ -305,6 +311,8 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error,
 		return 0;
 	s->open = false;
 	s->broken = error != NGHTTP2_NO_ERROR || !s->client_ended || !s->end_sent;
+	if (s->broken)
+		h2_stream_dies(s);
 	h2_news(s);
 	return 0;
 }

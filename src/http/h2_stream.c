@@ -3,6 +3,8 @@
 
 #define H2_STREAM_MAGIC OBJ_MAGIC('h', '2', 's', 't')
 
+enum { LINGER_MOST_MS = 30000 }; /* for an answer that waits behind others' bytes, beyond deadlines.linger */
+
 struct h2_stream *h2_stream_of(const struct stream *s)
 {
 	return OBJ_OF(s, struct h2_stream, base);
@@ -14,6 +16,14 @@ static void forget_window(struct h2_stream *s)
 {
 	s->h->windows -= s->window;
 	s->window = 0;
+}
+
+void h2_stream_dies(struct h2_stream *s)
+{
+	if (s->dying)
+		return;
+	s->dying = true;
+	s->h->dying++;
 }
 
 static void sate(struct h2_stream *s)
@@ -85,12 +95,14 @@ void h2_stream_settle(struct h2_stream *s)
 	h2_text_wipe(&s->text);
 	TAILQ_REMOVE(&h->streams, s, entry);
 	h->count--;
+	h->dying -= s->dying;
 	loop_bury(h->loop, &s->grave, on_grave, s);
 	h2_settle(h);
 }
 
 void h2_stream_let_go(struct h2_stream *s)
 {
+	h2_stream_dies(s);
 	s->open = false;
 	forget_window(s);
 	deadline_clear(&s->linger);
@@ -114,15 +126,22 @@ void h2_stream_detach(struct h2_stream *s, uint32_t error)
 static void on_linger(void *ctx)
 {
 	struct h2_stream *s;
+	struct h2 *h;
 
 	s = ctx;
 	ADIT_ASSERT(s->magic == H2_STREAM_MAGIC);
+	h = s->h;
+	/* behind other streams' bytes: the connection is slow */
+	if (stream_queued(h->stream) > 0 && loop_now_ms(h->loop) < s->linger_until_ms &&
+	    deadline_set(&s->linger, h->conf->deadlines.linger))
+		return;
 	h2_stream_detach(s, s->last_error ? s->last_error : NGHTTP2_CANCEL);
 	h2_stream_settle(s);
 }
 
 void h2_stream_linger(struct h2_stream *s)
 {
+	s->linger_until_ms = loop_now_ms(s->h->loop) + LINGER_MOST_MS;
 	if (!deadline_set(&s->linger, s->h->conf->deadlines.linger))
 		h2_stream_detach(s, NGHTTP2_INTERNAL_ERROR);
 }

@@ -608,6 +608,42 @@ Test(h2_ends, strangers_may_not_leave_many_heads_here)
 	free(fields);
 }
 
+/* --- slow connections --- */
+
+/* An answer that waits behind a tunnel's bytes has time while these do. */
+Test(h2_ends, an_answer_behind_other_bytes)
+{
+	int32_t tunnel, denied;
+
+	for (int for_ever = 0; for_ever <= 1; for_ever++) {
+		peer.on_begin = job_accept;
+		peer_hello(true);
+		tunnel = peer_connect("a.example:443", NULL);
+		peer_run();
+		peer.m->window = 0;
+		job_supply(job_at(0), 200000, false);
+		peer_run();
+		cr_assert_gt(peer.m->queue_n, 0u);
+		peer.on_begin = NULL;
+		denied = peer_connect("b.example:443", NULL);
+		peer_run();
+		job_refuse(job_at(1), REASON_DENIED);
+		peer_run();
+		for (unsigned i = 0; i < (for_ever ? 40 : 10); i++) {
+			loop_advance(peer.loop, 1000);
+			peer_run();
+		}
+		peer.m->window = SIZE_MAX;
+		mem_drain(peer.m, SIZE_MAX);
+		peer_run();
+		cr_assert_eq(peer_at(denied)->status, for_ever ? 0 : 403);
+		cr_assert_eq(peer_at(denied)->error, (uint32_t)(for_ever ? NGHTTP2_CANCEL : NGHTTP2_NO_ERROR));
+		cr_assert_eq(peer_at(tunnel)->n, 200000u);
+		peer_stop();
+		cr_assert(peer_start());
+	}
+}
+
 /* --- faults below --- */
 
 Test(h2_ends, who_goes_before_saying_anything)

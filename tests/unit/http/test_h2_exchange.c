@@ -1,6 +1,8 @@
 /* Exchanges over HTTP/2: bodies in and out, interim answers, trailers, replies early and never. */
 #include "unit/http/h2_peer.h"
 
+#include "adit/base/mem.h"
+
 #include <criterion/criterion.h>
 
 static void setup(void)
@@ -367,4 +369,20 @@ Test(h2_exchange, a_client_without_a_window_gets_the_head)
 	peer_run();
 	cr_assert_geq(job_at(0)->drained, 1u);
 	cr_assert_eq(stream_room(job_at(0)->s), 100u);
+}
+
+Test(h2_exchange, without_memory_for_a_head)
+{
+	(void)get();
+	mem_fault_set(1, false);
+	cr_assert_not(request_interim(job_at(0)->r, 103, slice_of("Link: </x>\r\n")));
+	cr_assert(mem_fault_hit());
+	cr_assert_eq(job_at(0)->r->fault, REASON_NO_MEMORY);
+	job_at(0)->r->fault = REASON_OK;
+	mem_fault_set(1, false);
+	cr_assert_not(job_reply(job_at(0), 200, "A: b\r\n", chunked));
+	cr_assert(mem_fault_hit());
+	mem_fault_set(0, false);
+	cr_assert_eq(job_at(0)->r->fault, REASON_NO_MEMORY);
+	job_close(job_at(0), STREAM_CLOSE_ABORT);
 }

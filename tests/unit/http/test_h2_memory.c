@@ -197,6 +197,35 @@ Test(h2_memory, all_allocations_fail_from_one_on)
 	any_allocation_fails(true);
 }
 
+/* Whatever fails while his first request comes, a stranger who says no more goes. */
+Test(h2_memory, no_stranger_stays_for_ever)
+{
+	struct frames *f = calloc(1, sizeof(*f));
+	bool hit = true;
+
+	put_preface(f);
+	put_settings(f, 0, 0);
+	put_connect(f, 1, "refuse.example:443", false);
+	for (unsigned long nth = 1; hit; nth++) {
+		bool there = peer_start();
+
+		peer.on_begin = take_any;
+		mem_fault_set(nth, false);
+		if (there)
+			peer_feed(f);
+		hit = mem_fault_hit();
+		mem_fault_set(0, false);
+		for (unsigned i = 0; i < 10 && !peer.closed; i++) {
+			loop_advance(peer.loop, peer.conf->deadlines.keepalive);
+			peer_run();
+			mem_drain(peer.m, SIZE_MAX);
+		}
+		cr_assert(peer.closed, "%lu", nth);
+		peer_stop();
+	}
+	free(f);
+}
+
 /* --- cuts --- */
 
 static void take_by_hand(struct peer_job *job)

@@ -672,3 +672,67 @@ Test(h2_windows, an_end_amid_payload)
 	cr_assert_eq(job_at(0)->gone + (job_at(0)->stream_fault != STREAM_FAULT_NONE), 1u);
 	cr_assert_null(peer.h->landing);
 }
+
+/* Both ends are said, and nothing moves: the client may open as many again, and the proxy must not keep both. */
+Test(h2_windows, streams_that_are_over_and_still_full_count)
+{
+	static struct frames f;
+	unsigned refused = 0;
+
+	reopen((struct conf_option[]){ { "http2.streams", "4" } }, 1);
+	peer.on_begin = job_accept;
+	peer.reads = false;
+	f.n = 0;
+	put_preface(&f);
+	put_settings(&f, 0, 0);
+	peer_feed(&f);
+	for (uint32_t i = 0; i < 10; i++) {
+		static const char bytes[10000];
+
+		f.n = 0;
+		put_connect(&f, 2 * i + 1, "a.example:443", false);
+		peer_feed(&f);
+		refused += reset_of(2 * i + 1) == NGHTTP2_REFUSED_STREAM;
+		if (peer.count > i)
+			job_finish(job_at(i));
+		f.n = 0;
+		put_frame(&f, NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, 2 * i + 1, bytes, sizeof(bytes));
+		peer_feed(&f);
+		cr_assert_leq(peer.h->count, 4u);
+		cr_assert_leq(peer.h->windows, (size_t)4 * H2_WINDOW_FIRST);
+	}
+	cr_assert_eq(peer.count, 4u);
+	cr_assert_eq(refused, 6u);
+	for (unsigned i = 0; i < 4; i++) {
+		job_swallow(job_at(i));
+		job_close(job_at(i), STREAM_CLOSE_FLUSH);
+	}
+	peer_run();
+	f.n = 0;
+	put_connect(&f, 101, "a.example:443", false);
+	peer_feed(&f);
+	cr_assert_eq(peer.count, 5u, "there is room again");
+}
+
+/* Who closes all he has and opens as many in the same breath is not refused any. */
+Test(h2_windows, streams_that_are_thrown_away_do_not_count)
+{
+	static struct frames f;
+
+	reopen((struct conf_option[]){ { "http2.streams", "4" } }, 1);
+	peer.on_begin = job_accept;
+	f.n = 0;
+	put_preface(&f);
+	put_settings(&f, 0, 0);
+	for (uint32_t id = 1; id < 9; id += 2)
+		put_connect(&f, id, "a.example:443", false);
+	peer_feed(&f);
+	f.n = 0;
+	for (uint32_t id = 1; id < 9; id += 2)
+		put_u32_frame(&f, NGHTTP2_RST_STREAM, id, NGHTTP2_CANCEL);
+	for (uint32_t id = 9; id < 17; id += 2)
+		put_connect(&f, id, "a.example:443", false);
+	peer_feed(&f);
+	cr_assert_eq(peer.count, 8u);
+	cr_assert_eq(peer.h->count, 4u);
+}
