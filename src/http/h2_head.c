@@ -84,8 +84,6 @@ static bool add_field(struct h2_head *h, struct slice name, struct slice value)
 		return text_add(&h->path, value);
 	if (slice_eq(name, slice_of("cookie")))
 		return add_cookie(h, value);
-	if (slice_eq(name, slice_of("host")))
-		h->has_host = true;
 	if (slice_eq(name, slice_of("host")) && h->authority.p)
 		return true; /* the authority stands for it */
 	if (slice_eq(name, slice_of("content-length")))

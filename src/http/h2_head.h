@@ -21,7 +21,7 @@ struct h2_head {
 	struct h2_text method, scheme, authority, path; /* pseudo-header fields */
 	struct h2_text fields; /* "name: value\r\n" each */
 	struct h2_text cookie; /* its crumbs joined (RFC 9113 8.2.3) */
-	bool has_host, has_content_length;
+	bool has_content_length;
 	size_t bytes; /* as RFC 9113 6.5.2 counts them */
 	bool too_large, no_memory;
 };

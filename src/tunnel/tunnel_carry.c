@@ -67,21 +67,13 @@ enum step tunnel_relay(struct tunnel *t)
 		return STEP_DONE;
 	stats_inc(STAT_TUNNELS);
 	stats_inc(STAT_TUNNELS_OPENED);
-	t->relay = relay_start(t->env->loop, t->client, t->target, &limits, on_relayed, t);
-	if (!t->relay) {
-		struct relay_count nothing = { 0 };
-
-		stats_dec(STAT_TUNNELS);
-		stats_reason(REASON_NO_MEMORY);
-		record_close(t->env->audit, &t->access, REASON_NO_MEMORY, 200, &nothing, loop_now_ms(t->env->loop));
-		stream_close(t->client, STREAM_CLOSE_ABORT);
-		stream_close(t->target, STREAM_CLOSE_ABORT);
-		request_end(t->request);
-		tunnel_bury(t);
-		return STEP_DONE;
-	}
 	t->relaying = true;
 	TAILQ_INSERT_TAIL(&t->env->relaying, t, entry);
+	t->relay = relay_start(t->env->loop, t->client, t->target, &limits, on_relayed, t);
+	if (!t->relay) {
+		tunnel_finish(t, REASON_NO_MEMORY);
+		return STEP_DONE;
+	}
 	return STEP_WAIT;
 }
 

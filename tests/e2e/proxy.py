@@ -285,8 +285,13 @@ class Proxy:
     def record_of(self, conn, kind="close"):
         """The record of this client connection's access. Ports come back: the newest access of this one counts, and
         none from before it."""
-        host, port = conn.name[:2]
-        wanted = {"client": host, "client_port": port}
+        opened = [r for r in self.records_of(conn) if r["kind"] == "open"]
+        if opened:
+            return self.record(kind=kind, id=opened[-1]["id"])
+        return self.record(kind=kind, client=conn.name[0], client_port=conn.name[1])
+
+    def records_of(self, conn):
+        """All of this client connection's."""
+        wanted = {"client": conn.name[0], "client_port": conn.name[1]}
         began = getattr(conn, "began", "") or getattr(getattr(conn, "link", None), "began", "")
-        opened = [r for r in self.records() if r["kind"] == "open" and wanted.items() <= r.items() and r["time"] >= began]
-        return self.record(kind=kind, id=opened[-1]["id"]) if opened else self.record(kind=kind, **wanted)
+        return [r for r in self.records() if wanted.items() <= r.items() and r["time"] >= began]
