@@ -108,6 +108,11 @@ class Origin:
         assert len(self.seen) == 1
         return seen
 
+    def until_over(self, count):
+        """So many connections have come, and all are over. Those that the kernel has taken come later than their 200."""
+        until(lambda: len(self.seen) >= count and all(seen.done for seen in self.seen), f"{count} ends at the origin")
+        assert len(self.seen) == count
+
     def close(self):
         self.released.set()
         try:

@@ -188,11 +188,12 @@ def test_unit_allows_what_the_program_does(confined, start, origin):
 
 
 def rotation(proxy, folder):
-    """The shipped file, with the folder, the account and the way to the process of a test."""
+    """The shipped file, with the folder, the account and the way to the process of a test, and numbers for days: a
+    test rotates more than once a day, and seconds as names hang on clocks that do not agree (time(2) lags)."""
     text = (DIST / "adit.logrotate").read_text()
     for old, new in (
         ("/var/log/adit", str(proxy.audit)), ("\tsu adit adit\n", ""),
-        ("\tdateext\n", "\tdateext\n\tdateformat -%Y%m%d-%s\n"),  # more than one in a day
+        ("\tdateext\n", ""),
         ("systemctl kill --signal=USR1 adit.service", f"kill -USR1 {proxy.process.pid}"),
     ):
         assert old in text, old
@@ -231,14 +232,12 @@ def test_shipped_rotation_loses_nothing(start, origin, tmp_path):
         thread.start()
 
     def rotated(name):
-        return sorted(path for path in proxy.audit.glob(f"{name}-*"))
+        return sorted(proxy.audit.glob(f"{name}.*"))
 
     try:
         for n in range(1, 4):
             before = len(served)
-            # in another second than the one before, by the clock that names the files and may be set back
-            last = max((int(path.name.split("-")[2].split(".")[0]) for path in rotated("access.jsonl")), default=0)
-            until(lambda: len(served) > before + 20 and int(time.time()) > last or problems, "traffic")
+            until(lambda: len(served) > before + 20 or problems, "traffic")
             run(program, "-f", "-s", tmp_path / "state", config)
             assert len(rotated("access.jsonl")) == n
             for name in ("access.jsonl", "users/alice.jsonl", "users/bob.jsonl"):

@@ -152,8 +152,7 @@ def test_an_origin_that_says_close(start, web_origin):
         for _ in range(3):
             answer = ask(proxy, conn, target.url())
             assert answer.body == b"hello" and (answer.get("Connection") or "").lower() != "close"
-    assert len(target.seen) == 3
-    until(lambda: all(seen.done for seen in target.seen), "the end of all of them at the origin")
+    target.until_over(3)
 
 
 def test_they_do_not_outlive_the_proxy(start, web_origin):

@@ -172,7 +172,7 @@ def test_a_client_that_answers_no_ping_is_gone(start, origin):
         streams = [link.tunnel(target.target) for _ in range(3)]
         link.until_end()
         assert link.of_kind(Kind.PING) and all(stream.end in BROKEN for stream in streams)
-        until(lambda: all(seen.done for seen in target.seen), "the ends at the origin")
+        target.until_over(3)
         assert {seen.end for seen in target.seen} == {"reset"}
         until(lambda: len(closes(proxy, link)) == 3, "three records")
         assert {r["reason"] for r in closes(proxy, link)} == {"client_timeout"}
@@ -311,7 +311,7 @@ def test_the_drain_has_an_end(start, origin):
         link.until_end()
         assert all(stream.end in BROKEN for stream in streams)
         assert {r["reason"] for r in closes(proxy, link)} == {"shutdown"} and len(closes(proxy, link)) == 5
-    until(lambda: all(seen.done for seen in target.seen), "the ends at the origin")
+    target.until_over(5)
 
 
 def test_a_client_that_does_not_read_does_not_hold_up_the_drain(start, origin):
@@ -411,7 +411,7 @@ def test_a_client_that_vanishes(proxy, origin, way):
         assert all(stream.response().status == 200 for stream in streams)
         streams[7].send(b"x" * 1000)
         way(link)
-        until(lambda: len(target.seen) == 50 and all(seen.done for seen in target.seen), "all ends at the origin")
+        target.until_over(50)
         assert {seen.end for seen in target.seen} == {"reset"}
         until(lambda: len(closes(proxy, link)) == 50, "fifty records")
         assert {r["reason"] for r in closes(proxy, link)} <= {"client_reset", "client_tls_error", "client_gone"}

@@ -368,7 +368,7 @@ def test_100_uploads_whose_targets_do_not_read(lone, origin):
             upload.stream.reset()
     until(lambda: len(target.seen) == 100, "all targets")
     target.released.set()
-    until(lambda: all(seen.done for seen in target.seen), "the ends at the origin")
+    target.until_over(100)
     assert {seen.end for seen in target.seen} == {"reset"}
 
 

@@ -479,7 +479,7 @@ def test_endless_senders_whose_clients_do_not_read(start, origin):
         conn.reset()
     for conn in conns:
         ended(proxy, conn, "client_reset", 0, to(1, sent))
-    until(lambda: all(seen.done for seen in target.seen), "the end at the origin")
+    target.until_over(count)
     assert {seen.end for seen in target.seen} == {"reset"}
     proxy.settle()
     others_are_served(proxy, other)
