@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import threading
-import time
 
 import pytest
 from client import basic, client_context, connect_head
