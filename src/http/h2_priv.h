@@ -51,7 +51,7 @@ struct h2_stream {
 	struct h2_head head, tail; /* the field sections: of the request, of its trailers */
 	struct h2_text text; /* the head as HTTP/1.1 has it; wiped when the credentials were looked at */
 	void *object; /* the handler's */
-	enum reason fault; /* of nghttp2's finding */
+	enum reason fault; /* why it was reset by us, for the record */
 
 	bool open; /* nghttp2 knows it */
 	bool fresh; /* its request has come and was not begun */

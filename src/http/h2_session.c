@@ -325,13 +325,28 @@ static bool is_clients_fault(uint32_t error)
 	       error != NGHTTP2_INTERNAL_ERROR;
 }
 
+/* Our RST_STREAM of a stream that we still have: nghttp2's finding, or bytes were lost. For the record. */
+static void note_fault(struct h2_stream *s, uint32_t error)
+{
+	if (s->fault != REASON_OK || error == NGHTTP2_REFUSED_STREAM)
+		return;
+	s->fault = is_clients_fault(error) ? REASON_H2_PROTOCOL : REASON_NO_MEMORY;
+	if (s->live)
+		s->request.fault = s->fault;
+}
+
 static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *ctx)
 {
 	struct h2 *h = ctx;
 	struct h2_stream *s;
 
-	if (frame->hd.type == NGHTTP2_RST_STREAM && is_clients_fault(frame->rst_stream.error_code))
-		h2_spend(h, H2_COST_FAULT);
+	if (frame->hd.type == NGHTTP2_RST_STREAM) {
+		s = stream_at(session, frame->hd.stream_id);
+		if (s)
+			note_fault(s, frame->rst_stream.error_code);
+		if (is_clients_fault(frame->rst_stream.error_code))
+			h2_spend(h, H2_COST_FAULT);
+	}
 	if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR)
 		h->faulty = true;
 	if (frame->hd.type != NGHTTP2_DATA && frame->hd.type != NGHTTP2_HEADERS)

@@ -273,6 +273,12 @@ static void op_skip(struct stream *base, size_t n)
 	lend(s, n);
 }
 
+/* Why nothing comes or goes any more. */
+static enum stream_fault broken_by(const struct h2_stream *s)
+{
+	return s->fault == REASON_NO_MEMORY ? STREAM_FAULT_MEMORY : STREAM_FAULT_RESET;
+}
+
 static enum stream_io op_read(struct stream *base, void *buf, size_t size, size_t *n)
 {
 	struct h2_stream *s = h2_stream_of(base);
@@ -289,7 +295,7 @@ static enum stream_io op_read(struct stream *base, void *buf, size_t size, size_
 	}
 	if (s->open)
 		return STREAM_IO_AGAIN;
-	base->fault = STREAM_FAULT_RESET;
+	base->fault = broken_by(s);
 	return STREAM_IO_ERROR;
 }
 
@@ -298,7 +304,7 @@ static bool op_write(struct stream *base, const void *data, size_t n)
 	struct h2_stream *s = h2_stream_of(base);
 
 	if (!s->open) {
-		base->fault = STREAM_FAULT_RESET;
+		base->fault = broken_by(s);
 		return false;
 	}
 	if (!h2_stream_add_out(s, data, n)) {

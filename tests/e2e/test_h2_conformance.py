@@ -452,6 +452,22 @@ def test_a_length_that_the_body_does_not_have_reaches_no_target_as_a_whole(proxy
             assert not one.data.endswith(body) or length == "6", "cut off where it was too long"
 
 
+@pytest.mark.parametrize("length, body", [("6", b"12345"), ("4", b"12345")])
+def test_a_length_that_the_body_does_not_have_is_on_record(proxy, origin, length, body):
+    """As what it is: nobody has reset anything but the proxy, and why."""
+    seen = origin(silent)
+    with proxy.h2() as link:
+        link.ready()
+        post = link.request(get_fields(seen.target, "/", "http", "POST", [("content-length", length), LOGIN]))
+        seen.first()
+        link.send(data(post.id, body, Flag.END_STREAM))
+        assert post.code_of_end() == PROTOCOL
+        record = proxy.record(kind="close", address_port=seen.port, client_port=link.name[1])
+        assert (record["reason"], record["user"]) == ("h2_protocol_error", "alice")
+    seen.until_over(1)
+    assert seen.only().end == "reset"
+
+
 def test_stream_numbers_that_are_used_up(proxy, target):
     """The last number there is, and what comes after it."""
     with proxy.h2() as link:
