@@ -4,6 +4,7 @@ what it does on the wire when it is asked for its login. All of it over HTTP/1.1
 
 import datetime
 import hashlib
+import os
 import signal
 from collections import Counter
 
@@ -137,7 +138,8 @@ def test_thirty_at_once(serve, site, browser, picture, http):
     # these are HTTP/2, and then holds some requests back as if the name spoke HTTP/2 too. So: a name is heard of first.
     for name in names:
         assert "error" not in worker.run(f"fetchAll({[url(site, '/bytes?n=1', name)]})")[0]
-    urls = [url(site, f"/together?n=30&i={i}", names[i % 5]) for i in range(30)]
+    meeting = os.urandom(4).hex()
+    urls = [url(site, f"/together?n=30&meeting={meeting}&i={i}", names[i % 5]) for i in range(30)]
     results = worker.run(f"fetchAll({urls})")
     assert [result.get("error") for result in results] == [None] * 30
     assert {result["sum"] for result in results} == {origins.digest(b"all here")}

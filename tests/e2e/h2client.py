@@ -480,7 +480,6 @@ class Stream(Reader):
         self.buffer = bytearray()
         self.end, self.code = None, None
         self.finished = False  # by this side
-        self.ended_at = None
 
     # --- what came ---
 
@@ -499,12 +498,10 @@ class Stream(Reader):
 
     def got_end(self):
         self.end = self.end or "clean"
-        self.ended_at = time.monotonic()
 
     def got_reset(self, code, how="reset"):
         self.code = code if self.code is None else self.code
         self.end = self.end or how
-        self.ended_at = self.ended_at or time.monotonic()
 
     # --- in ---
 

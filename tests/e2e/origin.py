@@ -10,6 +10,7 @@ import ssl
 import struct
 import subprocess
 import threading
+from collections import Counter
 from urllib.parse import parse_qs, urlsplit
 
 from wait import until
@@ -254,7 +255,7 @@ def unused_port(host="127.0.0.1"):
 
 
 class WebHandler(http.server.SimpleHTTPRequestHandler):
-    """/hello, /bytes?n=, /upload, /together?n= (answers when n requests are here), files, and git's smart protocol."""
+    """/hello, /bytes?n=, /upload, /together?n=&meeting= (answers when n requests are there), files, and git's smart protocol."""
 
     protocol_version = "HTTP/1.1"
     web = None
@@ -281,7 +282,7 @@ class WebHandler(http.server.SimpleHTTPRequestHandler):
         elif url.path == "/bytes":
             self._answer(pattern(int(query["n"][0])))
         elif url.path == "/together":
-            self._answer(self.web.together(int(query["n"][0])))
+            self._answer(self.web.together(query["meeting"][0], int(query["n"][0])))
         elif url.path.startswith("/smart/"):
             self._git(url)
         else:
@@ -357,7 +358,7 @@ class Web:
         self.folder = folder
         self.requests = []
         self._lock = threading.Condition()
-        self._gathered = 0
+        self._gathered = Counter()
         handler = type("Handler", (handler,), {"web": self})
 
         class Server(_WebServer):
@@ -373,14 +374,14 @@ class Web:
         self.url = f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
-    def together(self, n):
-        """Answers once n requests stand here at the same time."""
+    def together(self, meeting, n):
+        """Answers once n requests of this name stand here at the same time."""
         with self._lock:
-            self._gathered += 1
+            self._gathered[meeting] += 1
             self._lock.notify_all()
-            complete = self._lock.wait_for(lambda: self._gathered >= n, timeout=30)
+            complete = self._lock.wait_for(lambda: self._gathered[meeting] >= n, timeout=30)
             if not complete:
-                self._gathered -= 1  # it goes
+                self._gathered[meeting] -= 1  # it goes
         return b"all here" if complete else b"alone"
 
     def close(self):

@@ -272,6 +272,7 @@ def test_without_a_record_nothing_is_let_through_and_it_heals(start, origin):
     proxy = start()
     target = origin(echo)
     living = proxy.tunnel(target.target)
+    target.first()
     break_directory(proxy)
     try:
         until(lambda: status(proxy, target) == 503, "the refusal")

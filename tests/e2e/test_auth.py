@@ -171,10 +171,9 @@ class TestThrottle:
 def test_a_full_queue_says_try_again(start):
     """One thread, slow hashes, room for few: the rest is told so at once instead of waiting."""
     proxy = start({"auth": {"threads": 1, "queue": 2}, "deadlines": {"auth": "5s"}}, users=slow_line("slow", 12))
-    conns = []
-    for i in range(8):
-        conns.append(proxy.open())
-        conns[-1].send(connect_head("127.0.0.1:9", "slow", f"guess-{i}"))
+    conns = [proxy.open() for _ in range(8)]
+    for i, conn in enumerate(conns):
+        conn.send(connect_head("127.0.0.1:9", "slow", f"guess-{i}"))
     words = []
     for conn in conns:
         words.append(conn.response().word())

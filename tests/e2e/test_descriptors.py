@@ -3,6 +3,7 @@ goes on, and when there is room again those who waited are served."""
 
 import os
 import resource
+import time
 
 import pytest
 from client import connect_head
@@ -15,7 +16,13 @@ pytestmark = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="no prl
 
 
 def in_use(proxy):
-    return len(os.listdir(f"/proc/{proxy.process.pid}/fd"))
+    """Without what is open for a moment, as when the program looks at the machine's addresses."""
+
+    def look():
+        time.sleep(0.005)
+        return len(os.listdir(f"/proc/{proxy.process.pid}/fd"))
+
+    return min(look() for _ in range(5))
 
 
 def limit(proxy, files):
@@ -66,14 +73,16 @@ def served(proxy, conn, target):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_listeners_pause_and_recover(start, origin, workers):
-    proxy = start({"workers": workers})
+    proxy = start({"workers": workers, "deadlines": {"handshake": "60s"}})
     target = origin(echo).target
     tunnels = [proxy.tunnel(target) for _ in range(10)]
     quiet = spent(proxy, tunnels)
+    began = time.monotonic()
     waiting, before = exhaust(proxy, tunnels, 5)
     busy = spent(proxy, tunnels)
     assert busy < 2 * quiet + 0.1 * WATCHED_S, f"{busy:.2f} s of CPU while there is nothing to do, {quiet:.2f} s before"
-    assert len(complaints(proxy)) == 1, "\n".join(complaints(proxy))
+    most = 1 + (time.monotonic() - began) // 10  # one in ten seconds
+    assert 1 <= len(complaints(proxy)) <= most, "\n".join(complaints(proxy))
     assert "Too many open files" in complaints(proxy)[0]
 
     limit(proxy, before)

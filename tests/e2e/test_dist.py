@@ -374,7 +374,7 @@ class Fail2ban:
             [*map(str, command), "-f", "start"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, env=environment({"TZ": "Asia/Tokyo"}),  # the time in a record is that of UTC
         )
-        until(lambda: "Jail 'adit' started" in self.log() or self.process.poll() is not None, "the jail")
+        until(lambda: "Jail 'adit' started" in self.log() or self.process.poll() is not None, "the jail", 60)
         assert self.process.poll() is None, self.log()
 
     def log(self):

@@ -90,7 +90,7 @@ def test_the_nth_call_fails(spoilt, origin, call):
         if status is not None:
             answered[port] = status
         assert status is None or status == 200 or status >= 400
-        if n % 5 == 0 or not hits:
+        if n % 5 == 0 or not hits or call.startswith(("write", "open")):  # no failure is left for the next round
             serves_again(proxy, target.target)
         if not hits and call != "wait:EINTR":
             assert good, f"nothing happened, and it was not served: {status}"
@@ -212,7 +212,7 @@ def test_a_line_that_the_disk_tore(spoilt, origin, cut):
     proxy, faulty = spoilt()
     target = origin(echo).target
     serves_again(proxy, target)
-    proxy.record(kind="close")
+    proxy.record("users/alice.jsonl", kind="close")  # the last that is written
     with faulty.during("write:short@1,write:ENOSPC@2+" + cut):
         assert proxy.refused(target).word() == "audit_unavailable"
     serves_again(proxy, target)
@@ -297,7 +297,7 @@ def test_the_clock_jumps_while_tunnels_live(spoilt, origin):
             with proxy.tunnel(name) as another:
                 another.send(b"new")
                 assert another.recv_exactly(3) == b"new"
-                assert abs(seconds(proxy.record_of(another, "open")) - time.time() - step) < 120
+                assert abs(seconds(proxy.record(kind="open", client_port=another.name[1])) - time.time() - step) < 120
             assert proxy.refused(target.target, password="wrong").status == 407
         assert len(proxy.lab.names.queries) == questions, "names were forgotten with the time of day"
         conn.finish()

@@ -255,6 +255,7 @@ def test_an_upload_to_an_origin_that_does_not_read(start, web_origin, framing):
     before = proxy.rss()
     with proxy.open() as conn:
         conn.sock.settimeout(80)
+        assert conn.get(warm.url()).status == 200  # TLS's own messages have been read: from here on two threads use it
         field = f"Content-Length: {size}" if framing == "length" else "Transfer-Encoding: chunked"
         conn.send(forward_head(target.url(), field, method="PUT"))
         sender = threading.Thread(target=upload, daemon=True)

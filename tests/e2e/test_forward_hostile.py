@@ -212,7 +212,7 @@ def test_uploads_that_stop(start, web_origin):
 
 
 def test_downloads_that_stop(start, web_origin):
-    proxy = start({"deadlines": {"idle": "500ms"}})
+    proxy = start({"deadlines": {"idle": "2s"}})
 
     def stop(request):
         yield head(200, "Content-Length: 100") + b"half"

@@ -8,7 +8,7 @@ import pytest
 from client import PASSWORD, basic
 from h2client import (
     BROKEN, Code, Flag, Kind, Setting, connect_fields, data, dependency, frame, get_fields, ping, rst_stream, settings,
-    window_update,
+    settings_ack, window_update,
 )
 from origin import digest, echo, finish_first, greet, late, pattern, reset_after, silent, sink, source, unused_port
 from wait import until
@@ -117,6 +117,7 @@ def test_the_target_finishes_and_still_receives(proxy, link, origin):
     tunnel.finish()
     record = proxy.record(kind="close", address_port=target.port, client_port=link.name[1])
     assert (record["reason"], record["bytes_up"], record["bytes_down"]) == ("ok", MIB, 3)
+    target.until_over(1)  # the kernel had its bytes, and the record was written
     assert digest(target.only().data) == digest(pattern(MIB)) and target.only().end == "fin"
     assert tunnel.code is None, "both ends are there: nothing to reset"
 
@@ -212,8 +213,8 @@ REFUSALS = {
 def test_a_refusal_ends_the_stream_alone(proxy, link, origin, case):
     """The whole answer with its body and END_STREAM; another stream echoes on, and the next request is served."""
     options, target, status, word = REFUSALS[case]
-    target = {None: "127.0.0.1:9", "SELF": f"127.0.0.1:{proxy.port}", "UNUSED": f"127.0.0.1:{unused_port()}"}.get(target, target)
     other = echoes(link.tunnel(origin(echo).target))
+    target = {None: "127.0.0.1:9", "SELF": f"127.0.0.1:{proxy.port}", "UNUSED": f"127.0.0.1:{unused_port()}"}.get(target, target)
     first = link.connect(target, **options)
     other.send(b"meanwhile")
     response = first.response()
@@ -375,8 +376,12 @@ def test_streams_above_the_limit_are_refused(start, origin):
     another one has gone."""
     proxy = start({"http2": {"streams": 5}})
     target = origin(echo)
-    with proxy.h2() as link:
-        streams = [link.connect(target.target, queue=True) for _ in range(8)]
+    with proxy.h2(begin=False) as link:
+        link.acks_settings = False  # the limit may be known before all of these have left
+        link.begin()
+        streams = [link.connect(target.target, queue=i < 7) for i in range(8)]
+        link.until(lambda: link.peer, "SETTINGS")
+        link.send(settings_ack())
         link.ready()
         assert link.peer[Setting.MAX_CONCURRENT_STREAMS] == 5
         for stream in streams[5:]:
@@ -485,7 +490,7 @@ def all_at_once(seen):
 
 @pytest.mark.parametrize("signal", [exclusive_chain, weights, priority_fields, priority_updates], ids=lambda f: f.__name__)
 def test_four_downloads_share_alike(start, origin, signal):
-    """Whatever the client says of their importance, they end within a fifth of each other. The client is the slowest of
+    """Whatever the client says of their importance, they end within a fifth of each other, counted in bytes. The client is the slowest of
     all and its windows are wide: what comes is the proxy's choice."""
     proxy = start({"workers": 1})
     targets = [origin(all_at_once) for _ in range(4)]
@@ -498,7 +503,7 @@ def test_four_downloads_share_alike(start, origin, signal):
         until(lambda: all(target.first().sent for target in targets), "all of them to send")
         link.in_step()
         link.reads = False  # but when it is its time
-        began, shares = time.monotonic(), None
+        shares = None
         link.window = 4 << 20
         link.send(settings({Setting.INITIAL_WINDOW_SIZE: link.window}))
         while any(stream.end is None for stream in streams):
@@ -508,15 +513,14 @@ def test_four_downloads_share_alike(start, origin, signal):
             if shares is None and any(stream.end for stream in streams):
                 shares = [stream.received for stream in streams]
         assert all(stream.received == SHARE and stream.end == "clean" for stream in streams)
-        ends = [stream.ended_at - began for stream in streams]
-        assert min(ends) >= 0.8 * max(ends), f"ends after {ends} s; shares at the first end: {shares}"
+        assert min(shares) >= 0.8 * SHARE, f"at the first end: {shares}"
 
 
 def test_a_small_one_is_not_behind_a_large_one(start, origin):
     """A byte echoes while another stream downloads as fast as it can: it waits for some frames, not for megabytes."""
     proxy = start({"workers": 1})
     with proxy.h2(receive_buffer=128 << 10) as link:
-        large, small = link.tunnel(origin(source(24 * MIB)).target), link.tunnel(origin(echo).target)
+        large, small = link.tunnel(origin(source(64 * MIB)).target), link.tunnel(origin(echo).target)
         waits = []
         for _ in range(50):
             before = large.received

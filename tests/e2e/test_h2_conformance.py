@@ -459,7 +459,7 @@ def test_a_length_that_the_body_does_not_have_is_on_record(proxy, origin, length
     with proxy.h2() as link:
         link.ready()
         post = link.request(get_fields(seen.target, "/", "http", "POST", [("content-length", length), LOGIN]))
-        seen.first()
+        proxy.record(kind="open", address_port=seen.port, client_port=link.name[1])
         link.send(data(post.id, body, Flag.END_STREAM))
         assert post.code_of_end() == PROTOCOL
         record = proxy.record(kind="close", address_port=seen.port, client_port=link.name[1])

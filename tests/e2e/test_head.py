@@ -174,8 +174,8 @@ def test_a_body_of_an_ordinary_request_is_never_a_request(proxy):
     inner = head("GET /healthz HTTP/1.1", "Host: proxy.test")
     with proxy.open() as conn:
         conn.send(head("POST /healthz HTTP/1.1", "Host: proxy.test", f"Content-Length: {len(inner)}") + inner)
-        answers = conn_statuses(conn)
-    assert len(answers) == 1
+        assert conn.response(tunnel=False).status // 100 in (2, 4)
+        assert conn_statuses(conn) == []
 
 
 def conn_statuses(conn):

@@ -218,7 +218,7 @@ def test_a_hundred_addresses_the_good_one_too_far(proxy, lab, origin):
 @pytest.mark.parametrize("key", ["dial", "dial_address"])
 def test_a_hundred_black_holes(start, lab, origin, key):
     """The deadline of the whole, or that of each, ends it; never more than the first few are dialled."""
-    proxy = start({"deadlines": {"dial": "1500ms"} if key == "dial" else {"dial_address": "500ms", "dial": "30s"}})
+    proxy = start({"deadlines": {"dial": "1500ms"} if key == "dial" else {"dial_address": "2s", "dial": "30s"}})
     port = at_the_same_port(origin, HUNDRED[0], HUNDRED[1:MOST])
     lab.names.zone["holes.test"] = HUNDRED
     watch = Watch(proxy, port)
@@ -556,7 +556,7 @@ def drip(seen):
 
 def test_drips_end_with_the_tunnels_lifetime(start, origin):
     """They keep a tunnel from being idle, by right, also one whose client has finished; but not for ever."""
-    proxy = start({"deadlines": {"idle": "500ms", "half_closed": "500ms", "lifetime": "2s"}})
+    proxy = start({"deadlines": {"idle": "1500ms", "half_closed": "1500ms", "lifetime": "4s"}})
     target = origin(drip)
     with proxy.tunnel(target.target) as conn:
         conn.finish()
@@ -589,7 +589,7 @@ def test_urgent_bytes_are_no_bytes(start, origin):
 
 def test_says_nothing_for_ever(start, origin):
     """Accepts, reads, and is silent: the idle deadline, counted from the last byte."""
-    proxy = start({"deadlines": {"idle": "500ms"}})
+    proxy = start({"deadlines": {"idle": "2s"}})
     target = origin(silent)
     with proxy.tunnel(target.target) as conn:
         conn.send(b"hello?")
@@ -636,7 +636,7 @@ def test_takes_nothing(start, origin, http, handler, finish):
     with proxy.tunnel(target.target) as conn:
         if finish:
             # More than the target's kernel takes, less than all that is between: so that the client can finish.
-            size = 5 * MIB
+            size = 9 * MIB // 2
             if http == "h1":
                 conn.send(pattern(size))
             else:  # its window ends before that; an end needs none

@@ -19,7 +19,7 @@ def test_the_limit_on_open_files_is_raised(start):
 
 def test_who_waits_at_the_door_when_it_closes_is_not_reset(start):
     """A listener that closes empties its queue first; who gets in that late is told the end by TLS itself."""
-    proxy = start({"workers": 4})
+    proxy = start({"workers": 4, "deadlines": {"drain": "60s"}})
     proxy.signal(signal.SIGSTOP)
     waiting = [proxy.tcp() for _ in range(40)]
     proxy.signal(signal.SIGTERM)

@@ -85,7 +85,7 @@ def test_off(start, name):
 
 
 def test_a_closed_door_leaks_nothing(start):
-    proxy = start({"limits": {"connections": 1}})
+    proxy = start({"limits": {"connections": 1}, "deadlines": {"head": "5m"}})
     first = handshakes(proxy)
     for _ in range(100):
         assert handshakes(proxy) is None

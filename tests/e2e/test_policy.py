@@ -230,11 +230,12 @@ def test_a_source_address_by_configuration(start, origin):
         assert (record["local"], record["local_port"]) == target.only().peer
 
 
-def test_equal_questions_share_a_query(proxy, lab, origin):
+def test_equal_questions_share_a_query(proxy, lab, origin, http):
     """Many tunnels to one name need not as many queries of each kind: answers are kept for their time."""
     target = origin(echo)
-    lab.names.zone["shared.test"] = ["127.0.0.1"]
+    name = f"shared-{http}.test"
+    lab.names.zone[name] = ["127.0.0.1"]
     for _ in range(10 * WORKERS):
-        proxy.tunnel(f"shared.test:{target.port}").close()
-    asked = [query for query in lab.names.queries if query[0] == "shared.test"]
+        proxy.tunnel(f"{name}:{target.port}").close()
+    asked = [query for query in lab.names.queries if query[0] == name]
     assert 1 <= len(asked) <= 2 * WORKERS  # A and AAAA, each of every worker

@@ -38,6 +38,7 @@ def test_the_target_finishes_and_still_receives(proxy, origin, context):
         conn.send(pattern(MIB))
         conn.finish()
         record = proxy.record_of(conn)
+    target.until_over(1)  # the kernel had its bytes, and the record was written
     seen = target.only()
     assert digest(seen.data) == digest(pattern(MIB)) and seen.end == "fin"
     assert (record["reason"], record["bytes_up"], record["bytes_down"]) == ("ok", MIB, 3)
