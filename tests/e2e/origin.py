@@ -255,7 +255,8 @@ def unused_port(host="127.0.0.1"):
 
 
 class WebHandler(http.server.SimpleHTTPRequestHandler):
-    """/hello, /bytes?n=, /upload, /together?n=&meeting= (answers when n requests are there), files, and git's smart protocol."""
+    """/hello, /bytes?n=, /upload, /together?n=&meeting= (answers when n requests are there), files, and git's smart
+    protocol."""
 
     protocol_version = "HTTP/1.1"
     web = None

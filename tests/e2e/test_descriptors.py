@@ -17,12 +17,9 @@ pytestmark = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="no prl
 
 def in_use(proxy):
     """Without what is open for a moment, as when the program looks at the machine's addresses."""
-
-    def look():
-        time.sleep(0.005)
-        return len(os.listdir(f"/proc/{proxy.process.pid}/fd"))
-
-    return min(look() for _ in range(5))
+    seen = []
+    stays(lambda: seen.append(os.listdir(f"/proc/{proxy.process.pid}/fd")) is None, "the process", 0.05)
+    return min(map(len, seen))
 
 
 def limit(proxy, files):

@@ -490,8 +490,8 @@ def all_at_once(seen):
 
 @pytest.mark.parametrize("signal", [exclusive_chain, weights, priority_fields, priority_updates], ids=lambda f: f.__name__)
 def test_four_downloads_share_alike(start, origin, signal):
-    """Whatever the client says of their importance, they end within a fifth of each other, counted in bytes. The client is the slowest of
-    all and its windows are wide: what comes is the proxy's choice."""
+    """Whatever the client says of their importance, they end within a fifth of each other, counted in bytes. The client
+    is the slowest of all and its windows are wide: what comes is the proxy's choice."""
     proxy = start({"workers": 1})
     targets = [origin(all_at_once) for _ in range(4)]
     with proxy.h2(window=0, receive_buffer=128 << 10) as link:

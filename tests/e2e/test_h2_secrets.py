@@ -26,7 +26,7 @@ def clean(proxy, link, passwords=(SECRET, WRONG)):
         return not last
 
     try:
-        until(gone, "")
+        until(gone, "", 5)
     except AssertionError:
         raise AssertionError(f"still in memory: {last}") from None
 

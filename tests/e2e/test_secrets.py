@@ -163,7 +163,7 @@ def test_passwords_do_not_stay_in_memory(readable, origin):
         return not last
 
     try:
-        until(clean, "")
+        until(clean, "", 5)
     except AssertionError:
         raise AssertionError(f"still in memory: {last}") from None
 
@@ -186,7 +186,7 @@ def test_passwords_are_gone_before_the_target_is_reached(readable, origin, black
         if hasattr(conn, "link"):
             conn.link.in_step()  # HPACK's table is gone when the client has acknowledged that there is none
         needles = traces("carol", SECRET)
-        until(lambda: not find_in_memory(readable.process.pid, needles), "the password to be gone")
+        until(lambda: not find_in_memory(readable.process.pid, needles), "the password to be gone", 3)
 
 
 def test_passwords_on_the_command_line_are_not_asked_for():

@@ -7,13 +7,15 @@ POLL_S = 0.01
 
 
 def until(condition, what, timeout=PATIENCE_S):
-    """The first true value of condition(); fails the test when there is none in time."""
+    """The first true value of condition(); fails the test when there is none in time. A look may itself take long: the
+    last one begins behind the deadline."""
     deadline = time.monotonic() + timeout
     while True:
+        last = time.monotonic() > deadline
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        if last:
             raise AssertionError(f"not within {timeout:g} s: {what}")
         time.sleep(POLL_S)
 
